@@ -1,0 +1,1 @@
+"""Immich's HTTP API: nothing in here knows about SFTP."""

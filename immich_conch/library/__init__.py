@@ -1,0 +1,1 @@
+"""What a user's tree means: no Conch, no treq, no reactor; a clock is handed in."""

@@ -1,0 +1,1 @@
+"""SFTP version 3 over Conch."""

@@ -1,0 +1,1 @@
+"""SSH: Conch with its traps closed; nothing of Immich in it."""
