@@ -141,8 +141,17 @@ class IImmich(Interface):
     async def check(checksums: Sequence[bytes]) -> list[Known | None]:
         """What Immich knows of these bytes (`bulk-upload-check`), in the order given."""
 
-    async def upload(new: NewAsset, body: Any) -> Uploaded:
-        """Upload a file.  `body` is an IUploadBody; never retried by itself."""
+    async def upload(
+        body: IUploadBody,
+        new: NewAsset | Callable[[], Awaitable[NewAsset]],
+        extension: str = "",
+    ) -> Uploaded:
+        """Upload a file as one streamed multipart request; never retried by itself.
+
+        With a NewAsset its fields come before the file.  With a callable the file comes first
+        and the callable is awaited once the body has ended: name, dates and checksum last; then
+        `extension` (`.jpg`) must say the type, for Immich judges it by the part's own name.
+        """
 
     async def trash(asset_ids: Sequence[str], final: bool = False) -> None:
         """Move assets to Immich's trash, or with `final` delete them for good."""
