@@ -1,0 +1,318 @@
+"""What is where: a user's albums, the assets in them, and how fresh that knowledge is.
+
+A catalog asks Immich for the list of albums when its knowledge is older than the freshness bound
+and somebody asks; one refresh is shared by all who wait.  An album's content is kept with the
+album's validator (FACTS.md: five fields together, for removing an asset does not move
+`updatedAt`) and listed again only when that changes, so a thousand `stat`s in a row cost Immich a
+handful of calls.  A refresh that fails is an error for all who waited: what is not known is never
+shown as empty (rule 2).  Own changes are entered at once, before they are answered.
+
+It must know nothing of SFTP, of HTTP, or of uploads in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import attrs
+from attrs import Factory, define, field, frozen
+from twisted.internet.interfaces import IReactorTime
+
+from immich_conch.errors import NotFound
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.immich.model import Album, Asset
+from immich_conch.library import names
+from immich_conch.library.gather import Shared, gather
+
+#: The word in an album's description that keeps it out of SFTP (from the original program).
+HIDING_WORD = "#nosync"
+#: HEAD requests side by side for assets whose size a listing did not tell.
+SIZE_REQUESTS = 8
+
+
+@frozen(eq=False)
+class File:
+    """An asset under the name its folder shows."""
+
+    name: str
+    asset: Asset
+
+
+@define(eq=False)
+class Folder:
+    """The content of one album, by shown name; complete, or it would not exist."""
+
+    validator: tuple[object, ...]
+    assets: dict[str, Asset]
+    files: dict[str, File] = Factory(dict)
+    by_key: dict[str, File] = Factory(dict)
+
+
+@define(eq=False)
+class _Albums:
+    """The list of albums as it was at `at`, with their shown names."""
+
+    at: float
+    by_id: dict[str, Album]
+    names: dict[str, str]
+    by_key: dict[str, str]
+
+
+@frozen
+class _Change:
+    """An own change to an album's content."""
+
+    added: tuple[Asset, ...]
+    removed: tuple[str, ...]
+
+    def apply(self, assets: dict[str, Asset]) -> dict[str, Asset]:
+        result = {key: asset for key, asset in assets.items() if key not in self.removed}
+        result.update((asset.id, asset) for asset in self.added if asset.listed)
+        return result
+
+
+def is_hidden(album: Album) -> bool:
+    """Whether an album is kept out of SFTP by the word in its description."""
+    return HIDING_WORD in album.description
+
+
+@define(eq=False)
+class Catalog:
+    """The albums and assets that one credential sees.
+
+    `immich` hands out a live session of that credential, `clock.seconds()` is monotonic enough to
+    measure ages; `freshness` is in seconds.
+    """
+
+    immich: Callable[[], IImmich]
+    clock: IReactorTime
+    freshness: float = 2.0
+    ignore_case: bool = False
+    _albums: _Albums | None = field(default=None, init=False)
+    _folders: dict[str, Folder] = Factory(dict)
+    _albums_refresh: Shared[_Albums] | None = field(default=None, init=False)
+    _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
+    _sizes: dict[str, int | None] = Factory(dict)
+    #: Shown file names by album and asset.  A name once shown is not passed on to a sibling.
+    _pins: dict[str, dict[str, str]] = Factory(dict)
+    #: (stored name, shown name) of albums as they were last shown.
+    _album_pins: dict[str, tuple[str, str]] = Factory(dict)
+    #: Own changes since a refresh under way began, applied again to what it brings: an answer
+    #: that Immich made before the change must not undo it.
+    _album_changes: list[tuple[str, Album | None]] = Factory(list)
+    _asset_changes: dict[str, list[_Change]] = Factory(dict)
+
+    # -- albums ---------------------------------------------------------------------------------
+
+    async def albums(self) -> dict[str, Album]:
+        """Shown name -> album, hidden ones left out; raises what the refresh raised."""
+        known = await self._known_albums()
+        return {
+            known.names[album.id]: album for album in known.by_id.values() if not is_hidden(album)
+        }
+
+    async def find_album(self, name: str) -> Album | None:
+        """The album shown under this name, hidden ones included, or None."""
+        known = await self._known_albums()
+        album_id = known.by_key.get(self.key(name))
+        return None if album_id is None else known.by_id[album_id]
+
+    async def album(self, album_id: str) -> Album:
+        """An album by id; raises NotFound."""
+        known = await self._known_albums()
+        album = known.by_id.get(album_id)
+        if album is None:
+            raise NotFound("This album does not exist any more.")
+        return album
+
+    def key(self, name: str) -> str:
+        """The key under which a name is looked up: any Unicode form, any case if so set."""
+        return names.fold(name, casefold=self.ignore_case)
+
+    async def _known_albums(self) -> _Albums:
+        known = self._albums
+        if known is not None and self.clock.seconds() - known.at < self.freshness:
+            return known
+        if self._albums_refresh is None or self._albums_refresh.done:
+            self._album_changes.clear()
+            self._albums_refresh = Shared.start(self._refresh_albums())
+        return await self._albums_refresh.wait()
+
+    async def _refresh_albums(self) -> _Albums:
+        at = self.clock.seconds()
+        by_id: dict[str, Album] = {album.id: album for album in await self.immich().albums()}
+        for album_id, album in self._album_changes:
+            if album is None:
+                by_id.pop(album_id, None)
+            else:
+                by_id[album_id] = album
+        self._albums = self._named(at, by_id)
+        for album_id in list(self._folders):
+            if album_id not in by_id:
+                self._forget(album_id)
+        return self._albums
+
+    def _named(self, at: float, by_id: dict[str, Album]) -> _Albums:
+        pins = self._album_pins
+        shown = names.assign(
+            (
+                names.Entry(
+                    id=album.id,
+                    name=album.name,
+                    created=album.created,
+                    pinned=pins[album.id][1]
+                    if album.id in pins and pins[album.id][0] == album.name
+                    else None,
+                )
+                for album in by_id.values()
+            ),
+            folders=True,
+            casefold=self.ignore_case,
+        )
+        self._album_pins = {
+            album_id: (by_id[album_id].name, name) for album_id, name in shown.items()
+        }
+        return _Albums(
+            at=at,
+            by_id=by_id,
+            names=shown,
+            by_key={self.key(name): album_id for album_id, name in shown.items()},
+        )
+
+    # -- the content of an album ----------------------------------------------------------------
+
+    async def folder(self, album_id: str) -> Folder:
+        """An album's content, fresh within the bound; raises NotFound or what Immich raised."""
+        album = await self.album(album_id)
+        folder = self._folders.get(album_id)
+        if folder is not None and folder.validator == album.validator:
+            return folder
+        refresh = self._folder_refresh.get(album_id)
+        if refresh is None or refresh.done:
+            self._asset_changes[album_id] = []
+            refresh = self._folder_refresh[album_id] = Shared.start(self._refresh_folder(album))
+        try:
+            return await refresh.wait()
+        finally:
+            if refresh.done and self._folder_refresh.get(album_id) is refresh:
+                del self._folder_refresh[album_id]
+                self._asset_changes.pop(album_id, None)
+
+    async def _refresh_folder(self, album: Album) -> Folder:
+        listing = await self.immich().assets(album)
+        assets = await self._with_sizes({asset.id: asset for asset in listing if asset.listed})
+        for change in self._asset_changes.get(album.id, ()):
+            assets = change.apply(assets)
+        folder = Folder(validator=album.validator, assets=assets)
+        self._name(album.id, folder)
+        self._folders[album.id] = folder
+        return folder
+
+    async def _with_sizes(self, assets: dict[str, Asset]) -> dict[str, Asset]:
+        """Fill in sizes that the listing did not tell (section 2: fetched, never guessed)."""
+        missing = [asset for asset in assets.values() if asset.size is None]
+        unknown = [asset for asset in missing if asset.id not in self._sizes and not asset.offline]
+        if unknown:
+            immich = self.immich()
+
+            async def fetch(asset: Asset) -> None:
+                try:
+                    self._sizes[asset.id] = await immich.size(asset.id)
+                except NotFound:
+                    self._sizes[asset.id] = None
+
+            await gather([partial(fetch, asset) for asset in unknown], SIZE_REQUESTS)
+        for asset in missing:
+            assets[asset.id] = attrs.evolve(asset, size=self._sizes.get(asset.id))
+        return assets
+
+    def _name(self, album_id: str, folder: Folder) -> None:
+        pins = self._pins.get(album_id, {})
+        shown = names.assign(
+            (
+                names.Entry(
+                    id=asset.id,
+                    name=asset.name,
+                    created=asset.created,
+                    pinned=pins.get(asset.id),
+                )
+                for asset in folder.assets.values()
+            ),
+            casefold=self.ignore_case,
+        )
+        self._pins[album_id] = shown
+        folder.files = {
+            name: File(name, folder.assets[asset_id]) for asset_id, name in shown.items()
+        }
+        folder.by_key = {self.key(name): file for name, file in folder.files.items()}
+
+    async def find_file(self, album_id: str, name: str) -> File | None:
+        """The file shown under this name in an album, or None."""
+        return (await self.folder(album_id)).by_key.get(self.key(name))
+
+    # -- own changes, entered before they are answered ------------------------------------------
+
+    def album_changed(self, album: Album) -> None:
+        """An album was made, renamed or described by us."""
+        self._note_album(album.id, album)
+        if self._albums is not None:
+            by_id = {**self._albums.by_id, album.id: album}
+            self._albums = self._named(self._albums.at, by_id)
+
+    def album_gone(self, album_id: str) -> None:
+        """An album was deleted or left by us."""
+        self._note_album(album_id, None)
+        if self._albums is not None and album_id in self._albums.by_id:
+            by_id = {key: album for key, album in self._albums.by_id.items() if key != album_id}
+            self._albums = self._named(self._albums.at, by_id)
+        self._forget(album_id)
+
+    def _note_album(self, album_id: str, album: Album | None) -> None:
+        if self._albums_refresh is not None and not self._albums_refresh.done:
+            self._album_changes.append((album_id, album))
+
+    def assets_changed(
+        self,
+        album_id: str,
+        added: Sequence[tuple[Asset, str | None]] = (),
+        removed: Sequence[str] = (),
+    ) -> None:
+        """Assets were added to or taken out of an album by us.
+
+        With each added asset goes the name it is shown under from now on, or None for its own.
+        """
+        if album_id in self._asset_changes:
+            change = _Change(tuple(asset for asset, _ in added), tuple(removed))
+            self._asset_changes[album_id].append(change)
+        pins = self._pins.setdefault(album_id, {})
+        folder = self._folders.get(album_id)
+        for asset_id in removed:
+            name = pins.pop(asset_id, None)
+            if folder is None or name is None or folder.assets.pop(asset_id, None) is None:
+                continue
+            # Siblings keep the names they were shown under, so nothing else changes.
+            folder.files.pop(name, None)
+            folder.by_key.pop(self.key(name), None)
+        clash = False
+        for asset, name in added:
+            if name is not None:
+                pins[asset.id] = name
+            if folder is None or not asset.listed:
+                continue
+            clash = clash or asset.id in folder.assets
+            folder.assets[asset.id] = asset
+            if name is None or self.key(name) in folder.by_key:
+                clash = True
+            else:
+                folder.files[name] = folder.by_key[self.key(name)] = File(name, asset)
+        if clash and folder is not None:
+            self._name(album_id, folder)
+
+    def stale(self) -> None:
+        """Whatever is known may be wrong: ask Immich at the next look."""
+        self._albums = None
+
+    def _forget(self, album_id: str) -> None:
+        self._folders.pop(album_id, None)
+        self._pins.pop(album_id, None)

@@ -1,0 +1,45 @@
+"""What the tree must know of uploads in flight; `transfer` implements it, `tap` joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+from immich_conch.immich.model import Album
+
+
+class IPendingFile(Interface):
+    """A file between its OPEN and its place in an album."""
+
+    name = Attribute("The name it is shown under now.")
+    album_id = Attribute("The album it is going to.")
+    size = Attribute("Bytes written so far.")
+    modified = Attribute("The time it shows, POSIX seconds.")
+    asset_id = Attribute("The asset it has become in Immich, or None so far.")
+
+
+class IPending(Interface):
+    """The uploads in flight of one user, as all sessions of that user see them."""
+
+    def find(album_id: str, name: str) -> IPendingFile | None:
+        """The file shown under this name (any Unicode form) in this album, if one is in flight."""
+
+    def in_album(album_id: str) -> Iterable[IPendingFile]:
+        """All files in flight of an album."""
+
+    def hidden_assets(album_id: str) -> Iterable[str]:
+        """Ids of assets that the files in flight stand for, so that none is shown twice."""
+
+    def may_leave(album_id: str) -> None:
+        """Raise NotEmpty while uploads into an album are on their way."""
+
+    async def set_time(file: Any, time: float) -> None:
+        """The client told a time (POSIX seconds); raises what the commit raised, if one came."""
+
+    async def rename(file: Any, album: Album, name: str) -> None:
+        """Give a file in flight another place; raises what the commit raised, if one came."""
+
+    async def remove(file: Any) -> bool:
+        """The client takes a file back; whether what it was to overwrite has to go too."""

@@ -1,0 +1,68 @@
+"""The delete rule (section 7): what removing a file from an album does to its asset.
+
+Only in this album: to Immich's trash.  In any other album too, `#nosync` ones included: out of
+this album only.  Someone else's asset: out of the album where Immich allows it.  Callers hold the
+asset's lock, so that two removals cannot each see the other's album as the last one.
+"""
+
+from __future__ import annotations
+
+from immich_conch.errors import Denied, NotFound, Refused
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.immich.model import Asset
+
+_REASONS = {
+    "no_permission": "Immich does not let you remove this file from the album.",
+    "not_found": "The file is not in the album any more.",
+}
+
+
+def may_delete(trash_enabled: bool, final_delete: bool) -> None:
+    """Raise Denied where a delete would be final and the administrator has not allowed that."""
+    if not trash_enabled and not final_delete:
+        raise Denied(
+            "Immich's trash is switched off, so this would be final; the administrator can allow "
+            "it with --final-delete."
+        )
+
+
+async def remove_asset(
+    immich: IImmich, album_id: str, asset: Asset, *, final_delete: bool = False
+) -> bool:
+    """Apply the delete rule; whether the asset went to the trash.
+
+    Raises Denied, Unreachable and whatever Immich answers.  An asset that is gone already is gone.
+    """
+    if asset.owner_id == immich.user.id:
+        try:
+            others = [album for album in await immich.albums_of(asset.id) if album.id != album_id]
+        except NotFound:
+            return False
+        if not others:
+            trash_enabled = await immich.server.trash_enabled()
+            may_delete(trash_enabled, final_delete)
+            try:
+                await immich.trash([asset.id], final=not trash_enabled)
+            except NotFound:
+                return False
+            return True
+    await unlink(immich, album_id, asset.id)
+    return False
+
+
+async def unlink(immich: IImmich, album_id: str, asset_id: str) -> None:
+    """Take an asset out of an album, looking at Immich's word for it; raises Denied or Refused."""
+    word = (await immich.remove_from_album(album_id, [asset_id]))[asset_id]
+    if word == "no_permission":
+        raise Denied(_REASONS[word])
+    if word is not None:
+        raise Refused(_REASONS.get(word, f"Immich did not remove the file: {word}."))
+
+
+async def link(immich: IImmich, album_id: str, asset_id: str) -> None:
+    """Put an asset into an album, looking at Immich's word for it; raises Denied or Refused."""
+    word = (await immich.add_to_album(album_id, [asset_id]))[asset_id]
+    if word == "no_permission":
+        raise Denied("Immich does not let you add this file to the album.")
+    if word is not None:
+        raise Refused(f"Immich did not add the file to the album: {word}.")

@@ -1,0 +1,380 @@
+"""What a user's tree means: resolve, list, make, remove, rename.
+
+The tree joins the catalog (what is in Immich) with the files in flight (`IPending`), and changes
+albums and their links through the session.  Section 2 of the contract says what is where, 7 what
+removing does, 8 what a rename does.  Callers hand in parsed paths.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from attrs import define, frozen
+from twisted.logger import Logger
+
+from immich_conch.errors import (
+    AlreadyExists,
+    Denied,
+    NotFound,
+    Refused,
+    Unsupported,
+)
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.immich.model import Album, Asset
+from immich_conch.library import names
+from immich_conch.library.catalog import Catalog, File, is_hidden
+from immich_conch.library.locks import Locks
+from immich_conch.library.paths import Path
+from immich_conch.library.pending import IPending, IPendingFile
+from immich_conch.library.removal import link, may_delete, remove_asset, unlink
+
+#: SFTP v3 has 32 bits for a time (section 2: clamped to what it can say).
+MAX_TIME = 0xFFFFFFFF
+
+Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
+
+
+@frozen
+class Info:
+    """What a `stat` tells: st_mode with its type, bytes (None: not known), POSIX seconds."""
+
+    mode: int
+    size: int | None
+    modified: int
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a folder."""
+        return stat.S_ISDIR(self.mode)
+
+
+@frozen(eq=False)
+class RootNode:
+    """`/`."""
+
+
+@frozen(eq=False)
+class AlbumNode:
+    """An album's folder."""
+
+    album: Album
+
+
+@frozen(eq=False)
+class FileNode:
+    """An asset in an album."""
+
+    album: Album
+    file: File
+
+
+@frozen(eq=False)
+class PendingNode:
+    """A file in flight into an album."""
+
+    album: Album
+    pending: IPendingFile
+
+
+Node: TypeAlias = RootNode | AlbumNode | FileNode | PendingNode
+
+
+def asset_key(asset: Asset) -> tuple[str, object]:
+    """The lock key of an asset: its checksum where that is one of its bytes, else its id."""
+    return ("id", asset.id) if asset.checksum is None else ("sha1", asset.checksum)
+
+
+def clamp_time(seconds: float) -> int:
+    """A time as SFTP v3 can say it."""
+    return min(max(int(seconds // 1), 0), MAX_TIME)
+
+
+@define(eq=False)
+class Tree:
+    """One session's view of its user's library.
+
+    `tell` enters an album's own changes (added, removed) into every catalog of the user.
+    """
+
+    immich: IImmich
+    catalog: Catalog
+    pending: IPending
+    locks: Locks
+    tell: Tell
+    read_only: bool = False
+    final_delete: bool = False
+
+    _log = Logger()
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    async def find(self, path: Path) -> Node | None:
+        """What is at a path, or None; raises Denied for what lies in a hidden album."""
+        if path.is_root:
+            return RootNode()
+        album = await self.catalog.find_album(path.parts[0])
+        if album is None or len(path.parts) > 2:
+            return None
+        if is_hidden(album):
+            if len(path.parts) > 1:
+                raise Denied(f"The album is hidden from SFTP by its description ({path.parts[0]}).")
+            return None
+        if len(path.parts) == 1:
+            return AlbumNode(album)
+        pending = self.pending.find(album.id, path.name)
+        if pending is not None:
+            return PendingNode(album, pending)
+        file = await self.catalog.find_file(album.id, path.name)
+        # The listing may have been waited for: an upload may have begun meanwhile.
+        pending = self.pending.find(album.id, path.name)
+        if pending is not None:
+            return PendingNode(album, pending)
+        if file is None or file.asset.id in self.pending.hidden_assets(album.id):
+            return None
+        return FileNode(album, file)
+
+    async def resolve(self, path: Path) -> Node:
+        """What is at a path; raises NotFound or Denied."""
+        node = await self.find(path)
+        if node is None:
+            raise NotFound
+        return node
+
+    async def stat(self, path: Path) -> Info:
+        """The attributes of what is at a path; raises NotFound."""
+        node = await self.resolve(path)
+        if isinstance(node, RootNode):
+            albums = await self.catalog.albums()
+            return self.root_info(max((album.updated for album in albums.values()), default=0))
+        return self.info(node)
+
+    def root_info(self, modified: float) -> Info:
+        """The attributes of `/`."""
+        mode = 0o555 if self.read_only else 0o755
+        return Info(stat.S_IFDIR | mode, 0, clamp_time(modified))
+
+    def info(self, node: AlbumNode | FileNode | PendingNode) -> Info:
+        """The attributes of a node."""
+        writable = not self.read_only and node.album.role != "viewer"
+        if isinstance(node, AlbumNode):
+            mode = stat.S_IFDIR | (0o755 if writable else 0o555)
+            return Info(mode, 0, clamp_time(node.album.updated))
+        mode = stat.S_IFREG | (0o644 if writable else 0o444)
+        if isinstance(node, PendingNode):
+            return Info(mode, node.pending.size, clamp_time(node.pending.modified))
+        asset = node.file.asset
+        return Info(mode, asset.size, clamp_time(asset.modified))
+
+    async def list(self, path: Path) -> list[tuple[str, Info]]:
+        """A folder's entries; complete or an error (rule 2)."""
+        node = await self.find(path)
+        if isinstance(node, RootNode):
+            albums = await self.catalog.albums()
+            return [(name, self.info(AlbumNode(album))) for name, album in albums.items()]
+        if node is None:
+            await self._refuse_hidden(path)
+            raise NotFound
+        if not isinstance(node, AlbumNode):
+            raise Refused("This is a file, not a folder.")
+        album = node.album
+        folder = await self.catalog.folder(album.id)
+        waiting = {self.catalog.key(file.name): file for file in self.pending.in_album(album.id)}
+        hidden = set(self.pending.hidden_assets(album.id))
+        entries = [
+            (name, self.info(FileNode(album, file)))
+            for name, file in folder.files.items()
+            if file.asset.id not in hidden and self.catalog.key(name) not in waiting
+        ]
+        entries.extend(
+            (file.name, self.info(PendingNode(album, file))) for file in waiting.values()
+        )
+        return entries
+
+    # -- what may be changed --------------------------------------------------------------------
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise Denied("This service is read-only.")
+
+    async def _refuse_hidden(self, path: Path) -> None:
+        """A hidden album's name cannot be opened, created over or removed."""
+        if path.parts:
+            album = await self.catalog.find_album(path.parts[0])
+            if album is not None and is_hidden(album):
+                raise Denied("The album of this name is hidden from SFTP by its description.")
+
+    async def album_for_writing(self, path: Path) -> Album:
+        """The album that a file at `path` goes to; raises Denied or NotFound."""
+        self._writable()
+        if len(path.parts) < 2:
+            raise Denied("Files go into albums; there can be none in /.")
+        node = await self.resolve(path.parent)
+        if not isinstance(node, AlbumNode):
+            raise NotFound
+        if node.album.role == "viewer":
+            raise Denied("You may only look at this album.")
+        return node.album
+
+    async def may_overwrite(self, asset: Asset) -> None:
+        """Raise Denied where the old asset could not go once the new one is there."""
+        if asset.owner_id != self.immich.user.id:
+            raise Denied("This file belongs to somebody else; it cannot be overwritten.")
+        may_delete(await self.immich.server.trash_enabled(), self.final_delete)
+
+    # -- changing ---------------------------------------------------------------------------------
+
+    async def mkdir(self, path: Path) -> None:
+        """Make an album; raises AlreadyExists or Denied."""
+        self._writable()
+        if path.is_root:
+            raise AlreadyExists
+        if len(path.parts) > 1:
+            raise Denied("Albums are not nested: folders can be made in / only.")
+        name = names.check_new(path.name)
+        # One at a time: clients make the same folder from several connections at once.
+        async with self.locks.hold(("album name", self.catalog.key(name))):
+            if await self.catalog.find_album(name) is not None:
+                await self._refuse_hidden(path)
+                raise AlreadyExists
+            album = await self.immich.create_album(name)
+            self.catalog.album_changed(album)
+        self._log.info("user {user} made album {name!r}", user=self.immich.user.email, name=name)
+
+    async def rmdir(self, path: Path) -> None:
+        """Delete an own album, never its assets; leave a shared one."""
+        self._writable()
+        if path.is_root:
+            raise Denied("The root folder cannot be removed.")
+        node = await self.find(path)
+        if node is None:
+            await self._refuse_hidden(path)
+            raise NotFound
+        if not isinstance(node, AlbumNode):
+            raise Refused("This is a file, not a folder.")
+        album = node.album
+        self.pending.may_leave(album.id)
+        try:
+            if album.role == "owner":
+                await self.immich.delete_album(album.id)
+            else:
+                await self.immich.leave_album(album.id)
+        except NotFound:
+            self.catalog.stale()
+            raise
+        self.catalog.album_gone(album.id)
+        self._log.info(
+            "user {user} {did} album {name!r}",
+            user=self.immich.user.email,
+            did="deleted" if album.role == "owner" else "left",
+            name=album.name,
+        )
+
+    async def remove(self, path: Path) -> None:
+        """Remove a file by the delete rule (section 7)."""
+        self._writable()
+        node = await self.find(path)
+        if node is None:
+            await self._refuse_hidden(path)
+            raise NotFound
+        if not isinstance(node, (FileNode, PendingNode)):
+            raise Refused("This is a folder, not a file.")
+        if node.album.role == "viewer":
+            raise Denied("You may only look at this album.")
+        file: File | None
+        if isinstance(node, PendingNode):
+            if not await self.pending.remove(node.pending):
+                return
+            file = await self.catalog.find_file(node.album.id, path.name)
+        else:
+            file = node.file
+        if file is not None:
+            await self._remove_asset(node.album, file)
+
+    async def _remove_asset(self, album: Album, file: File) -> None:
+        asset = file.asset
+        async with self.locks.hold(asset_key(asset)):
+            trashed = await remove_asset(
+                self.immich, album.id, asset, final_delete=self.final_delete
+            )
+            self.tell(album.id, [], [asset.id])
+        self._log.info(
+            "user {user} removed {name!r} from album {album!r}, asset {asset}: {what}",
+            user=self.immich.user.email,
+            name=file.name,
+            album=album.name,
+            asset=asset.id,
+            what="to Immich's trash" if trashed else "out of this album only",
+        )
+
+    async def rename(self, source: Path, target: Path, replace: bool = False) -> None:
+        """RENAME, or with `replace` posix-rename (section 8)."""
+        self._writable()
+        if source.is_root or target.is_root:
+            raise Denied("The root folder cannot be renamed.")
+        node = await self.resolve(source)
+        if isinstance(node, AlbumNode):
+            await self._rename_album(node.album, target)
+            return
+        assert isinstance(node, (FileNode, PendingNode))
+        if node.album.role == "viewer":
+            raise Denied("You may only look at this album.")
+        album = await self.album_for_writing(target)
+        name = names.check_new(target.name)
+        same_place = album.id == node.album.id and self.catalog.key(
+            source.name
+        ) == self.catalog.key(name)
+        existing = None if same_place else await self.find(target)
+        if existing is not None and not replace:
+            raise AlreadyExists
+        if isinstance(node, PendingNode):
+            if isinstance(existing, FileNode):
+                await self.may_overwrite(existing.file.asset)
+            await self.pending.rename(node.pending, album, name)
+            return
+        if same_place and source.name == target.name:
+            return
+        await self._move(node, album, name, existing)
+
+    async def _rename_album(self, album: Album, target: Path) -> None:
+        if len(target.parts) > 1:
+            raise Unsupported("Albums are not nested: a folder cannot be moved into another.")
+        name = names.check_new(target.name)
+        async with self.locks.hold(("album name", self.catalog.key(name))):
+            existing = await self.catalog.find_album(name)
+            if existing is not None and existing.id != album.id:
+                await self._refuse_hidden(target)
+                raise AlreadyExists
+            changed = await self.immich.rename_album(album.id, name)
+            self.catalog.album_changed(changed)
+
+    async def _move(self, node: FileNode, album: Album, name: str, existing: Node | None) -> None:
+        """Move a committed file to another album: added there first, removed here after."""
+        asset = node.file.asset
+        if album.id == node.album.id or names.fold(name) != names.fold(asset.name):
+            raise Unsupported("Immich cannot give another name to a file that it has.")
+        if isinstance(existing, PendingNode):
+            raise AlreadyExists("An upload of this name is still on its way.")
+        replaced = existing.file if isinstance(existing, FileNode) else None
+        if replaced is not None and replaced.asset.id != asset.id:
+            await self.may_overwrite(replaced.asset)
+        async with self.locks.hold(asset_key(asset)):
+            await link(self.immich, album.id, asset.id)
+            if replaced is None:
+                self.tell(album.id, [(asset, name)], [])
+            await unlink(self.immich, node.album.id, asset.id)
+            self.tell(node.album.id, [], [asset.id])
+        if replaced is not None and replaced.asset.id != asset.id:
+            await self._remove_asset(album, replaced)
+            self.tell(album.id, [(asset, name)], [])
+
+    async def set_time(self, path: Path, time: float) -> None:
+        """A time set by path: counts for an upload in flight, has no effect on a committed file.
+
+        Raises NotFound, and what the commit raised if this settled an upload.
+        """
+        node = await self.resolve(path)
+        if isinstance(node, PendingNode):
+            self._writable()
+            await self.pending.set_time(node.pending, time)

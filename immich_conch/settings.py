@@ -1,0 +1,306 @@
+"""Options, environment and an optional TOML file become one frozen Settings.
+
+Later wins: default, TOML file, environment, command line.  Every setting is one attrs field
+whose metadata says how it is spelt and parsed, so that the option, its environment twin and the
+TOML key cannot drift apart.  A wrong value or an unknown key is a SettingsError whose text names
+the place (`--settle`, `IMMICH_CONCH_SETTLE`, `conch.toml: settle`) and the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta, timezone, tzinfo
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+import attrs
+from attrs import Attribute, Factory, field, frozen
+
+from immich_conch.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "IMMICH_CONCH_"
+
+Parser = Callable[[str], Any]
+
+_TRUE = frozenset(("1", "true", "yes", "on"))
+_FALSE = frozenset(("0", "false", "no", "off", ""))
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_bool(text: str) -> bool:
+    """`yes`, `no`, `on`, `off`, `true`, `false`, `1`, `0`, in any case."""
+    lowered = text.strip().lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError("must be yes or no")
+
+
+def parse_seconds(text: str) -> float:
+    """A number of seconds, 0 or more, of at most ten years."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("must be a number of seconds") from None
+    if not 0 <= value <= 315_360_000:
+        raise ValueError("must be a number of seconds, 0 or more")
+    return value
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes, with an optional K, M, G or T (powers of 1024)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if match is None:
+        raise ValueError("must be a size such as 500M or 20G")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_count(text: str) -> int:
+    """A whole number, 1 or more."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
+def parse_url(text: str) -> str:
+    """An `http://` or `https://` URL of the Immich server, without user, query or fragment.
+
+    A missing scheme is an error and not a guess: `https` guessed as `http` would send passwords
+    in the clear.  A trailing slash and a trailing `/api` are dropped.
+    """
+    text = text.strip()
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"is no URL ({error})") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"must be a URL like http://immich-server:2283, not {text[:80]!r}")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("must be a plain URL, without user, password, ? or #")
+    if port == 0:
+        raise ValueError("names port 0")
+    path = parts.path.rstrip("/").removesuffix("/api").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def parse_zone(text: str) -> tzinfo:
+    """A zone name (`Europe/Berlin`) or an offset (`+02:00`, `UTC-5`)."""
+    text = text.strip().removeprefix(":")
+    match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?", text, re.IGNORECASE)
+    if match is not None:
+        offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
+        if offset >= timedelta(hours=24):
+            raise ValueError("is no offset from UTC")
+        return timezone(offset if match[1] == "+" else -offset)
+    try:
+        return ZoneInfo(text)
+    except (ValueError, OSError, KeyError):
+        raise ValueError(f"is no time zone: {text[:60]!r}") from None
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """Words separated by commas or white space."""
+    return tuple(word for word in re.split(r"[,\s]+", text.strip()) if word)
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _setting(
+    default: Any,
+    parse: Parser,
+    doc: str,
+    *,
+    env: str = "",
+    metavar: str = "VALUE",
+    many: bool = False,
+    secret: bool = False,
+) -> Any:
+    return field(
+        default=Factory(default) if callable(default) else default,
+        repr=not secret,
+        metadata={"parse": parse, "doc": doc, "env": env, "metavar": metavar, "many": many},
+    )
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Everything an administrator can choose.  Times are seconds, sizes bytes."""
+
+    immich_host: str = _setting(
+        "", parse_url, "URL of the Immich server.", env="IMMICH_HOST", metavar="URL"
+    )
+    time_zone: tzinfo | None = _setting(  # noqa: RUF009 -- _setting is attrs.field
+        None,
+        parse_zone,
+        "Time zone whose offset the dates sent to Immich carry (default UTC).",
+        env="TZ",
+        metavar="ZONE",
+    )
+    endpoint: tuple[str, ...] = _setting(
+        (),
+        _text,
+        "Twisted endpoint to listen on; may be given several times. [default: tcp:2222]",
+        metavar="STRING",
+        many=True,
+    )
+    host_key_dir: str = _setting(
+        "host-keys", _text, "Directory of the SSH host keys, made on first start.", metavar="DIR"
+    )
+    spool_dir: str = _setting(
+        "spool", _text, "Directory of uploads that are on their way to Immich.", metavar="DIR"
+    )
+    immich_ca_file: str = _setting(
+        "", _text, "PEM file of the authority that signed Immich's certificate.", metavar="FILE"
+    )
+    read_only: bool = _setting(False, parse_bool, "Serve without allowing any change.")
+    settle: float = _setting(
+        5.0,
+        parse_seconds,
+        "Seconds to wait for a client's SETSTAT before an upload without a time is committed.",
+        metavar="SECONDS",
+    )
+    temporary: tuple[str, ...] | None = _setting(
+        None,
+        parse_words,
+        "Patterns of temporary names, separated by commas; replaces the built-in list.",
+        metavar="PATTERNS",
+    )
+    ignore_case: bool = _setting(
+        False, parse_bool, "Tell names apart without case (Windows and Android clients only)."
+    )
+    final_delete: bool = _setting(
+        False, parse_bool, "Allow removing for good where Immich's trash is switched off."
+    )
+    freshness: float = _setting(
+        2.0,
+        parse_seconds,
+        "Age in seconds from which a listing is refreshed before it is shown.",
+        metavar="SECONDS",
+    )
+    login_delay: float = _setting(
+        1.0, parse_seconds, "Seconds before a failed log-in is answered.", metavar="SECONDS"
+    )
+    demo: bool = _setting(
+        False, parse_bool, "Serve a small embedded demo library instead of an Immich server."
+    )
+    demo_dir: str = _setting(
+        "", _text, "Keep the demo library's state in this directory.", metavar="DIR"
+    )
+    demo_version: str = _setting(
+        "3.1.0", _text, "Immich version that the demo answers as: 3.1.0 or 2.5.6.", metavar="X.Y.Z"
+    )
+
+
+def fields() -> Iterator[Attribute[Any]]:
+    """The settings in their order of documentation."""
+    yield from attrs.fields(Settings)
+
+
+def option_name(name: str) -> str:
+    """`host_key_dir` -> `host-key-dir`."""
+    return name.replace("_", "-")
+
+
+def environment_name(attribute: Attribute[Any]) -> str:
+    """The environment variable that sets this setting."""
+    return str(attribute.metadata["env"] or ENVIRONMENT_PREFIX + attribute.name.upper())
+
+
+def load(
+    options: Mapping[str, str | Sequence[str]],
+    environment: Mapping[str, str],
+    config_file: str = "",
+) -> Settings:
+    """Join the sources; raises SettingsError for the first thing that is wrong.
+
+    `options` maps field names to the texts given on the command line.
+    """
+    config_file = config_file or environment.get(ENVIRONMENT_PREFIX + "CONFIG", "")
+    known = {attribute.name: attribute for attribute in fields()}
+    values: dict[str, Any] = {}
+    if config_file:
+        for key, raw in _read_toml(config_file).items():
+            place = f"{config_file}: {key}"
+            name = key.replace("-", "_")
+            if name not in known:
+                raise SettingsError(f"{place}: there is no such setting")
+            values[name] = _parse_toml(known[name], raw, place)
+    by_variable = {environment_name(attribute): attribute for attribute in known.values()}
+    for variable in sorted(environment):
+        if (
+            variable.startswith(ENVIRONMENT_PREFIX)
+            and variable not in by_variable
+            and variable != ENVIRONMENT_PREFIX + "CONFIG"
+            and "_TEST_" not in variable
+        ):
+            raise SettingsError(f"{variable}: there is no such setting")
+    for variable, attribute in by_variable.items():
+        text = environment.get(variable)
+        if text is None or (not text and attribute.metadata["env"]):
+            # An empty IMMICH_HOST or TZ is how compose files say "not set".
+            continue
+        values[attribute.name] = _parse(attribute, [text], variable)
+    for name, given in options.items():
+        texts = [given] if isinstance(given, str) else list(given)
+        values[name] = _parse(known[name], texts, f"--{option_name(name)}")
+    return _check(Settings(**values))
+
+
+def _check(settings: Settings) -> Settings:
+    if settings.demo and settings.immich_host:
+        raise SettingsError("--demo: serves a library of its own, so it excludes --immich-host")
+    if not settings.demo and not settings.immich_host:
+        raise SettingsError(
+            "--immich-host: missing; give the URL of the Immich server, with this option or in "
+            "IMMICH_HOST (or try --demo)"
+        )
+    if settings.demo_version not in ("3.1.0", "2.5.6"):
+        raise SettingsError("--demo-version: must be 3.1.0 or 2.5.6")
+    if not settings.endpoint:
+        default = "tcp:2222:interface=127.0.0.1" if settings.demo else "tcp:2222"
+        settings = attrs.evolve(settings, endpoint=(default,))
+    return settings
+
+
+def _parse(attribute: Attribute[Any], texts: Sequence[str], place: str) -> Any:
+    parse: Parser = attribute.metadata["parse"]
+    try:
+        if attribute.metadata["many"]:
+            return tuple(parse(text) for text in texts)
+        return parse(texts[-1])
+    except ValueError as error:
+        raise SettingsError(f"{place}: {error}") from None
+
+
+def _parse_toml(attribute: Attribute[Any], raw: Any, place: str) -> Any:
+    if isinstance(raw, bool):
+        raw = "yes" if raw else "no"
+    items = raw if isinstance(raw, list) else [raw]
+    if not all(isinstance(item, (str, int, float)) for item in items):
+        raise SettingsError(f"{place}: must be a text, a number, true or false")
+    texts = [str(item) for item in items]
+    if isinstance(raw, list) and not attribute.metadata["many"]:
+        texts = [",".join(texts)]
+    return _parse(attribute, texts, place)
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with open(os.fspath(path), "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is no TOML: {error}") from None

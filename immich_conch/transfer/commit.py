@@ -1,0 +1,140 @@
+"""A spool file becomes an asset in an album (section 5, "Commit").
+
+The steps ask Immich for the truth each time and every answer by id is looked at, so a commit that
+broke off anywhere is repaired by running it again.  Callers hold the lock of the user and the
+checksum; nothing in here waits for a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import define, frozen
+from twisted.logger import Logger
+
+from immich_conch.errors import Denied, NotFound, QuotaExceeded, Refused
+from immich_conch.immich.interfaces import IImmich, IUploadBody
+from immich_conch.immich.model import Asset, NewAsset
+from immich_conch.library.catalog import is_hidden
+from immich_conch.library.removal import link, unlink
+
+#: How often an asset that keeps falling into the trash is taken out of it again.
+RESTORES = 3
+
+
+@frozen
+class Content:
+    """What is to be in Immich: name, times (POSIX seconds), size (bytes), SHA-1, and the bytes."""
+
+    name: str
+    modified: float
+    size: int
+    checksum: bytes
+    body: Callable[[], IUploadBody]
+
+
+async def check_content(immich: IImmich, size: int, checksum: bytes, waiting: int = 0) -> None:
+    """What CLOSE can check before it promises anything.
+
+    `waiting` are bytes of sealed uploads that the quota must still take.  Raises Denied (locked
+    folder), QuotaExceeded, Unreachable.
+    """
+    known = (await immich.check([checksum]))[0]
+    if known is not None:
+        asset = await immich.asset(known.asset_id)
+        if asset.visibility == "locked":
+            raise Denied("These bytes are in Immich's locked folder, which SFTP does not show.")
+        return
+    if immich.user.quota_size is None:
+        return
+    user = await immich.me()
+    if user.quota_size is not None and (user.quota_used or 0) + waiting + size > user.quota_size:
+        raise QuotaExceeded
+
+
+@define(eq=False)
+class Commit:
+    """One run of a commit.  `landed` hears the asset's id as soon as Immich has the bytes.
+
+    `landed` may be awaited work (a journal entry); it runs before the album is touched.
+    """
+
+    immich: IImmich
+    content: Content
+    album_id: str | None
+    landed: Callable[[str], Awaitable[None]]
+
+    _log = Logger()
+
+    async def run(self) -> Asset:
+        """The asset, in the album and not in the trash; raises what Immich raised."""
+        asset_id = await self._bytes_in()
+        await self.landed(asset_id)
+        asset = await self.immich.asset(asset_id)
+        if asset.visibility == "locked":
+            raise Denied("These bytes are in Immich's locked folder, which SFTP does not show.")
+        if asset.visibility == "hidden":
+            raise Refused("These bytes are the hidden motion part of a live photo in Immich.")
+        if asset.trashed:
+            await self._leave_other_albums(asset_id)
+        for _ in range(RESTORES):
+            if asset.trashed:
+                await self.immich.restore([asset_id])
+            if self.album_id is not None:
+                await link(self.immich, self.album_id, asset_id)
+            # A delete elsewhere may have come between any two calls: read again, always.
+            asset = await self.immich.asset(asset_id)
+            if not asset.trashed:
+                return asset
+        raise Refused("The asset is moved to Immich's trash again and again by somebody else.")
+
+    async def _bytes_in(self) -> str:
+        """Make sure that Immich has the bytes; the id of the asset that holds them."""
+        known = (await self.immich.check([self.content.checksum]))[0]
+        if known is not None:
+            return known.asset_id
+        content = self.content
+        uploaded = await self.immich.upload(
+            content.body(),
+            NewAsset(
+                name=content.name,
+                modified=content.modified,
+                created=content.modified,
+                size=content.size,
+                checksum=content.checksum,
+            ),
+        )
+        return uploaded.asset_id
+
+    async def _leave_other_albums(self, asset_id: str) -> None:
+        """A trashed asset keeps its links; restoring must not bring it back into other folders."""
+        for album in await self.immich.albums_of(asset_id):
+            if album.id == self.album_id or is_hidden(album):
+                continue
+            try:
+                await unlink(self.immich, album.id, asset_id)
+            except (Denied, Refused) as error:
+                self._log.info(
+                    "asset {asset} comes back into album {album!r}: {reason}",
+                    asset=asset_id,
+                    album=album.name,
+                    reason=error.text,
+                )
+
+
+async def carry_over(immich: IImmich, old: Asset, new: Asset) -> None:
+    """What an overwritten asset hands to its successor: favourite, links, description, rating."""
+    if old.owner_id != immich.user.id or new.owner_id != immich.user.id:
+        return
+    try:
+        await immich.copy_relations(old.id, new.id)
+        fields: dict[str, object] = {}
+        if old.description and not new.description:
+            fields["description"] = old.description
+        if old.rating is not None and new.rating is None:
+            fields["rating"] = old.rating
+        if fields:
+            await immich.update_asset(new.id, **fields)
+    except NotFound:
+        # Somebody deleted the old asset for good meanwhile: nothing is left to carry.
+        return

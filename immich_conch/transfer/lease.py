@@ -1,0 +1,34 @@
+"""An Immich session that must outlive its SSH connection while uploads still need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.library.catalog import Catalog
+
+
+@define(eq=False)
+class Lease:
+    """A session with the catalog it sees, counted: `on_idle` runs when nobody holds it any more.
+
+    The SSH connection holds it once, each upload on its way once more.
+    """
+
+    immich: IImmich
+    catalog: Catalog
+    on_idle: Callable[[Lease], None]
+    holders: int = 0
+
+    def hold(self) -> Lease:
+        """One more holder."""
+        self.holders += 1
+        return self
+
+    def release(self) -> None:
+        """One holder less; the last one ends the lease."""
+        self.holders -= 1
+        if self.holders == 0:
+            self.on_idle(self)

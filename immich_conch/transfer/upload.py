@@ -1,0 +1,224 @@
+"""One upload: its states, its bytes, and what lies under it.
+
+==========  =====================================  =============================================
+state       meaning                                goes to
+==========  =====================================  =============================================
+open        a client writes                        parked, sealed, committing, dropped
+parked      closed under a temporary name, empty   open, sealed, committing, dropped
+sealed      durable; waits for a time or a retry   parked, committing, dropped
+committing  Immich is being told                   committed, sealed, parked, refused, dropped
+committed   in Immich                              --
+refused     Immich said no; the bytes are kept     dropped
+dropped     gone, and the client knows             --
+==========  =====================================  =============================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall
+from zope.interface import implementer
+
+from immich_conch.errors import ConchError
+from immich_conch.immich.interfaces import IUploadBody
+from immich_conch.library.gather import Shared
+from immich_conch.library.pending import IPendingFile
+from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.spool import SpoolFile
+
+#: Bytes copied at once from what lies under an edited file.
+FILL_CHUNK = 256 * 1024
+
+
+class State(Enum):
+    """Where an upload stands; the module's docstring has the table."""
+
+    OPEN = "open"
+    PARKED = "parked"
+    SEALED = "sealed"
+    COMMITTING = "committing"
+    COMMITTED = "committed"
+    REFUSED = "refused"
+    DROPPED = "dropped"
+
+
+NEXT: dict[State, frozenset[State]] = {
+    State.OPEN: frozenset((State.PARKED, State.SEALED, State.COMMITTING, State.DROPPED)),
+    State.PARKED: frozenset((State.OPEN, State.SEALED, State.COMMITTING, State.DROPPED)),
+    State.SEALED: frozenset((State.PARKED, State.COMMITTING, State.DROPPED)),
+    State.COMMITTING: frozenset(
+        (State.COMMITTED, State.SEALED, State.PARKED, State.REFUSED, State.DROPPED)
+    ),
+    State.COMMITTED: frozenset(),
+    State.REFUSED: frozenset((State.DROPPED,)),
+    State.DROPPED: frozenset(),
+}
+
+
+@define(eq=False)
+class Base:
+    """What an edited file starts from: `size` bytes that `read(offset, length)` gives."""
+
+    size: int
+    read: Callable[[int, int], bytes | Awaitable[bytes]]
+    close: Callable[[], None]
+
+
+@implementer(IPendingFile)
+@define(eq=False)
+class Upload:
+    """A file between its OPEN and its place in an album.  Times are POSIX seconds."""
+
+    album_id: str
+    name: str
+    lease: Lease
+    file: SpoolFile
+    arrived: float
+    base: Base | None = None
+    #: The client's time, once it has told one.
+    time: float | None = None
+    state: State = State.OPEN
+    #: Whether a REMOVE came while a client was still writing: CLOSE then keeps nothing.
+    removed: bool = False
+    #: Whether it was parked before it was opened again; a dropped connection parks it again.
+    reopened: bool = False
+    #: Whether anything but a time was changed; an upload without a base is a change by itself.
+    changed: bool = False
+    poison: ConchError | None = None
+    asset_id: str | None = None
+    checksum: bytes = b""
+    attempts: int = 0
+    timer: IDelayedCall | None = None
+    run: Shared[None] | None = None
+    #: The SSH session that wrote it, while it is empty: the session's end drops it.
+    session: object = field(default=None, repr=False)
+    #: How far into the base a hole still shows the base; FSETSTAT of a smaller size lowers it.
+    _base_reach: int = field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        if self.base is not None:
+            self._base_reach = self.base.size
+
+    def go(self, state: State) -> None:
+        """Change the state; a change that the table lacks is a defect and raises."""
+        if state not in NEXT[self.state]:
+            raise AssertionError(f"an upload cannot go from {self.state} to {state}")
+        self.state = state
+
+    @property
+    def size(self) -> int:
+        """Bytes it has so far."""
+        return max(self.file.size, self._base_reach)
+
+    @property
+    def modified(self) -> float:
+        """The time it shows: the client's, else the time of arrival."""
+        return self.arrived if self.time is None else self.time
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """A WRITE; a failure poisons the upload."""
+        if self.poison is not None:
+            raise self.poison
+        try:
+            self.file.write(offset, data)
+        except ConchError as error:
+            self.poison = error
+            raise
+        self.changed = True
+
+    def truncate(self, size: int) -> None:
+        """FSETSTAT of a size."""
+        if self.poison is not None:
+            raise self.poison
+        if size == self.size:
+            return
+        try:
+            if size < self.file.size or size > self._base_reach:
+                self.file.truncate(size)
+        except ConchError as error:
+            self.poison = error
+            raise
+        self._base_reach = min(self._base_reach, size)
+        self.changed = True
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Bytes as they are now, the base shining through where nothing was written."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        reach = min(offset + length, self._base_reach)
+        result = bytearray(self.file.read(offset, length))
+        result.extend(bytes(length - len(result)))
+        for low, high in self.file.written.gaps(reach):
+            low = max(low, offset)
+            if low < high:
+                piece = await self._base_bytes(low, high - low)
+                result[low - offset : low - offset + len(piece)] = piece
+        return bytes(result)
+
+    async def _base_bytes(self, offset: int, length: int) -> bytes:
+        assert self.base is not None
+        pieces = []
+        while length > 0:
+            answer = self.base.read(offset, min(length, FILL_CHUNK))
+            piece = answer if isinstance(answer, bytes) else await answer
+            if not piece:
+                raise ConchError("The file that is being edited ended early.")
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return b"".join(pieces)
+
+    async def fill(self) -> None:
+        """Copy what still shines through from the base, so that the spool file is whole."""
+        for low, high in self.file.written.gaps(self._base_reach):
+            while low < high:
+                piece = await self._base_bytes(low, min(FILL_CHUNK, high - low))
+                self.file.write(low, piece)
+                low += len(piece)
+        self._base_reach = 0
+        self.drop_base()
+
+    def drop_base(self) -> None:
+        """Let go of what lies under the file."""
+        if self.base is not None:
+            self.base.close()
+            self.base = None
+
+    def body(self) -> IUploadBody:
+        """The bytes for Immich, from the start."""
+        return SpoolBody(self.file, self.file.size)
+
+    def entry(self, user_id: str) -> dict[str, Any]:
+        """The journal entry."""
+        return {
+            "user": user_id,
+            "album": self.album_id,
+            "name": self.name,
+            "time": self.time,
+            "arrived": self.arrived,
+            "size": self.file.size,
+            "sha1": self.checksum.hex(),
+            "state": self.state.value,
+            "asset": self.asset_id,
+        }
+
+
+@implementer(IUploadBody)
+@define(eq=False)
+class SpoolBody:
+    """A sealed spool file as the body of an upload."""
+
+    file: SpoolFile
+    size: int
+    _at: int = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; empty at the end."""
+        piece = self.file.read(self._at, min(size, self.size - self._at))
+        self._at += len(piece)
+        return piece
