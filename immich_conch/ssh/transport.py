@@ -1,0 +1,357 @@
+"""The SSH transport of one connection, and the factory that makes it.
+
+Conch's server transport with its traps closed: algorithm lists of its own, a deadline until the
+client has logged in, messages taken only where the protocol allows them, one log line for a
+peer's nonsense, and a TCP buffer that pushes back.  It knows services, not users or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.conch.ssh.factory import SSHFactory
+from twisted.conch.ssh.keys import Key
+from twisted.conch.ssh.transport import (
+    DISCONNECT_BY_APPLICATION,
+    DISCONNECT_PROTOCOL_ERROR,
+    DISCONNECT_SERVICE_NOT_AVAILABLE,
+    MSG_DISCONNECT,
+    MSG_SERVICE_ACCEPT,
+    SSHServerTransport,
+)
+from twisted.cred.portal import Portal
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory as ProtocolFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from immich_conch.ssh.algorithms import Algorithms
+from immich_conch.ssh.primes import PRIMES
+from immich_conch.ssh.session import MAX_CHANNELS, WINDOW_BYTES, Connection
+from immich_conch.ssh.userauth import MAX_ATTEMPTS, UserAuth
+from immich_conch.ssh.wire import PacketError, Reader, string
+
+if TYPE_CHECKING:
+    # Conch's classes are hardly annotated: to the type checker what we override is untyped.
+    _ServerTransport = Any
+    _SSHFactory = Any
+else:
+    _ServerTransport, _SSHFactory = SSHServerTransport, SSHFactory
+
+LOGIN_DEADLINE = 60.0
+"""Seconds from the TCP connection to a finished log-in; half of OpenSSH's LoginGraceTime."""
+
+FAILURE_DELAY = 1.0
+"""Seconds that every failed attempt to log in waits for its answer."""
+
+LINGER = 5.0
+"""Seconds a peer has to take our last words before the TCP connection is cut."""
+
+TCP_BUFFER_BYTES = 2**18
+"""What may wait in the TCP connection before the channels hold their data back."""
+
+# RFC 4250, section 4.1.2: 30-49 belong to the key exchange, 50 and above to services.
+_FIRST_KEX_METHOD_MESSAGE = 30
+_FIRST_SERVICE_MESSAGE = 50
+_GROUP_EXCHANGE_MESSAGES = (32, 34)
+_LAST_WORDS = (10, 11)
+"""Reasons with which clients end a connection in peace: "connection lost", "by application"."""
+
+
+@implementer(IPushProducer)
+class Transport(_ServerTransport):
+    """One client's connection.
+
+    `attempts` counts failed log-ins over the whole connection; `peer` is the address as text.
+    """
+
+    ourVersionString = b"SSH-2.0-immich-conch"  # no version numbers for the curious
+    _log = Logger()
+
+    factory: Factory
+    service: Any
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.peer = "unknown"
+        self._ended = False
+        self._counted = False
+        self._tcp_full = False
+        self._kex_received = False
+        self._keys_ready = False
+        self._timer: IDelayedCall | None = None
+
+    # -- the connection's life
+
+    def connectionMade(self) -> None:
+        """Start the deadline at once: Conch's own starts only with ssh-userauth (trap 13)."""
+        tcp = self.transport
+        self.peer = _address_text(tcp.getPeer())
+        if ITCPTransport.providedBy(tcp):
+            tcp.setTcpNoDelay(True)
+            tcp.setTcpKeepAlive(True)
+        tcp.bufferSize = TCP_BUFFER_BYTES
+        tcp.registerProducer(self, True)
+        self._timer = self.factory.clock.callLater(self.factory.login_deadline, self._too_late)
+        super().connectionMade()
+        self._counted = True
+        self.factory.connection_opened(self)
+
+    def authenticated(self) -> None:
+        """The client has logged in: the deadline no longer counts."""
+        self._stop_timer()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Stop the service, log the avatar out, tell whoever counts."""
+        self._ended = True
+        self._stop_timer()
+        if self.service is not None:
+            self.service.serviceStopped()
+            self.service = None
+        logout = self.__dict__.pop("logoutFunction", None)
+        if logout is not None:
+            logout()
+        if self._counted:
+            self._counted = False
+            self.factory.connection_closed(self)
+
+    def _too_late(self) -> None:
+        self._timer = None
+        self._end(DISCONNECT_BY_APPLICATION, b"no log-in in time")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    # -- ending it
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is read from or written to the peer."""
+        return self._ended
+
+    def sendDisconnect(self, reason: int, desc: bytes | str) -> None:
+        """Say why and close; a peer that does not take the last words is cut off after LINGER."""
+        self._end(reason, desc.encode("utf-8") if isinstance(desc, str) else desc)
+
+    def loseConnection(self) -> None:
+        """End the connection from our side."""
+        self._end(DISCONNECT_BY_APPLICATION, b"the server ends the connection")
+
+    def _end(self, reason: int, text: bytes) -> None:
+        if self._ended:
+            return
+        self._log.info(
+            "{peer}: disconnecting: {text}", peer=self.peer, text=text.decode("utf-8", "replace")
+        )
+        # A disconnect may be sent in the middle of a key exchange (RFC 4253, section 7.1).
+        self.sendPacket(
+            MSG_DISCONNECT, reason.to_bytes(4, "big") + string(text[:1024]) + string(b"")
+        )
+        self._close()
+
+    def _close(self) -> None:
+        """Flush what is written and close the TCP connection, by force if need be."""
+        self._ended = True
+        self.buf = b""
+        self._stop_timer()
+        # Twisted does not close a connection while somebody still promises to produce for it.
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._timer = self.factory.clock.callLater(LINGER, self.transport.abortConnection)
+
+    # -- packets
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes, unless the connection is on its way out."""
+        if not self._ended:
+            super().dataReceived(data)
+
+    def getPacket(self) -> bytes | None:
+        """The next packet, or None.  An empty one would stop Conch's loop with bytes to spare."""
+        if self._ended:
+            return None
+        packet: bytes | None = super().getPacket()
+        if packet == b"":
+            self._end(DISCONNECT_PROTOCOL_ERROR, b"an empty packet")
+            return None
+        return packet
+
+    def sendPacket(self, messageType: int, payload: bytes) -> None:
+        """Send a packet; after a disconnect nothing is sent any more."""
+        if not self._ended:
+            super().sendPacket(messageType, payload)
+
+    def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
+        """Hand a message on; whatever is wrong with it ends the connection with one line."""
+        if self._ended:
+            return
+        if messageNum >= _FIRST_SERVICE_MESSAGE:
+            try:
+                super().dispatchMessage(messageNum, payload)
+            except PacketError as error:
+                self._end(DISCONNECT_PROTOCOL_ERROR, str(error).encode("utf-8"))
+            return
+        if messageNum >= _FIRST_KEX_METHOD_MESSAGE and not self._kex_message_due(messageNum):
+            self._end(DISCONNECT_PROTOCOL_ERROR, b"a key exchange message out of place")
+            return
+        try:
+            super().dispatchMessage(messageNum, payload)
+        except Exception as error:
+            # Below the services there is only Conch's code and the peer's bytes, and Conch
+            # reports bad bytes by whatever exception they run into.
+            text = str(error) if isinstance(error, PacketError) else type(error).__name__
+            self._end(DISCONNECT_PROTOCOL_ERROR, f"bad message {messageNum}: {text}".encode())
+
+    def _kex_message_due(self, number: int) -> bool:
+        """Whether a message of a key exchange method may come now, and belongs to the method."""
+        if not self._kex_received or self._keys_ready:
+            return False
+        return number not in _GROUP_EXCHANGE_MESSAGES or b"group-exchange" in self.kexAlg
+
+    def ssh_KEXINIT(self, packet: bytes) -> None:
+        """A key exchange starts; a second one inside it is refused."""
+        if self._kex_received:
+            raise PacketError("a key exchange inside a key exchange")
+        self._kex_received = True
+        super().ssh_KEXINIT(packet)
+
+    def _keySetup(self, sharedSecret: bytes, exchangeHash: bytes) -> None:
+        super()._keySetup(sharedSecret, exchangeHash)
+        self._keys_ready = True
+
+    def ssh_NEWKEYS(self, packet: bytes) -> None:
+        """Take the new keys into use; without an exchange before it there are none."""
+        if not self._keys_ready:
+            raise PacketError("NEWKEYS without a key exchange")
+        super().ssh_NEWKEYS(packet)
+        self._kex_received = self._keys_ready = False
+        self._resume_writing()
+
+    def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
+        """Start ssh-userauth, once (trap 13): asking again resets nothing."""
+        name = Reader(packet).string()
+        if not self.isEncrypted("both") or name != b"ssh-userauth" or hasattr(self, "avatar"):
+            self._end(DISCONNECT_SERVICE_NOT_AVAILABLE, b"this service is not available")
+            return
+        self.sendPacket(MSG_SERVICE_ACCEPT, string(name))
+        if self.service is None:
+            self.setService(self.factory.getService(self, name)())
+
+    def ssh_DISCONNECT(self, packet: bytes) -> None:
+        """The peer ends the connection; one line unless it does so in peace."""
+        fields = Reader(packet)
+        reason, text = fields.uint32(), fields.string()
+        if reason not in _LAST_WORDS:
+            self._log.info(
+                "{peer}: the client disconnects, reason {reason}: {text}",
+                peer=self.peer,
+                reason=reason,
+                text=text[:200].decode("utf-8", "replace"),
+            )
+        self._close()
+
+    def ssh_UNIMPLEMENTED(self, packet: bytes) -> None:
+        """The peer does not know one of our messages; nothing depends on it."""
+
+    def ssh_DEBUG(self, packet: bytes) -> None:
+        """The peer's debugging text is not for our log."""
+
+    # -- back-pressure
+
+    @property
+    def can_write(self) -> bool:
+        """Whether channel data would leave now: the TCP buffer has room, no keys are changed."""
+        return (
+            not self._tcp_full
+            and not self._ended
+            and self._keyExchangeState == self._KEY_EXCHANGE_NONE
+        )
+
+    def pauseProducing(self) -> None:
+        """The TCP buffer is full: channels hold their data back from now on."""
+        self._tcp_full = True
+
+    def resumeProducing(self) -> None:
+        """The TCP buffer has emptied."""
+        self._tcp_full = False
+        self._resume_writing()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; connectionLost follows."""
+
+    def _resume_writing(self) -> None:
+        if self.can_write and isinstance(self.service, Connection):
+            self.service.resume_writing()
+
+
+def _nothing(transport: Transport) -> None:
+    pass
+
+
+class Factory(_SSHFactory):
+    """Makes a Transport for each connection.
+
+    `host_keys` are private keys by format; times are seconds, `window` bytes.
+    `connection_opened` and `connection_closed` are called once each with the transport.
+    """
+
+    protocol = Transport
+    _log = Logger()
+
+    def __init__(
+        self,
+        portal: Portal,
+        host_keys: Mapping[bytes, Key],
+        clock: IReactorTime,
+        *,
+        login_deadline: float = LOGIN_DEADLINE,
+        failure_delay: float = FAILURE_DELAY,
+        max_attempts: int = MAX_ATTEMPTS,
+        max_channels: int = MAX_CHANNELS,
+        window: int = WINDOW_BYTES,
+        connection_opened: Callable[[Transport], None] = _nothing,
+        connection_closed: Callable[[Transport], None] = _nothing,
+    ) -> None:
+        self.portal = portal
+        self.clock = clock
+        self.privateKeys = dict(host_keys)
+        self.publicKeys = {kind: key.public() for kind, key in host_keys.items()}
+        self.primes = PRIMES
+        self.algorithms = Algorithms.of(host_keys)
+        self.login_deadline = login_deadline
+        self.failure_delay = failure_delay
+        self.max_attempts = max_attempts
+        self.connection_opened = connection_opened
+        self.connection_closed = connection_closed
+        self.services = {
+            b"ssh-userauth": UserAuth,
+            b"ssh-connection": partial(Connection, window=window, max_channels=max_channels),
+        }
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A transport with lists of its own (trap 14: never on Conch's classes)."""
+        # SSHFactory's buildProtocol would put the SHA-1 signatures of an RSA key back.
+        transport: Any = ProtocolFactory.buildProtocol(self, addr)
+        offered = self.algorithms
+        transport.supportedKeyExchanges = list(offered.key_exchanges)
+        transport.supportedPublicKeys = list(offered.host_keys)
+        transport.supportedCiphers = list(offered.ciphers)
+        transport.supportedMACs = list(offered.macs)
+        transport.supportedCompressions = list(offered.compressions)
+        return transport
+
+
+def _address_text(address: Any) -> str:
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return f"{host} port {port}" if host is not None else str(address)

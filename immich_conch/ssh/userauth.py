@@ -1,0 +1,197 @@
+"""The ssh-userauth service: passwords, one at a time, counted over the whole connection.
+
+Conch's service counts attempts for itself, so that asking for it again starts over, and checks
+pipelined guesses side by side, so that they share one delay (trap 13).  Here the counter lies on
+the transport, guesses queue up, and every way to fail takes equally long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+from twisted.conch.interfaces import IConchUser
+from twisted.conch.ssh.transport import (
+    DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
+    DISCONNECT_PROTOCOL_ERROR,
+)
+from twisted.conch.ssh.userauth import (
+    MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_SUCCESS,
+    SSHUserAuthServer,
+)
+from twisted.cred.credentials import IUsernamePassword, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from immich_conch.ssh.wire import PacketError, Reader, string
+
+if TYPE_CHECKING:
+    # Conch's classes are hardly annotated: to the type checker what we override is untyped.
+    _UserAuthServer = Any
+else:
+    _UserAuthServer = SSHUserAuthServer
+
+MAX_ATTEMPTS = 6
+"""Failed log-ins until the connection is closed; OpenSSH's MaxAuthTries."""
+
+MAX_QUEUED = 8
+"""Requests that may wait while one is checked; a client in good faith waits for its answer."""
+
+MAX_NAME_BYTES = 1024
+MAX_PASSWORD_BYTES = 4096
+"""An e-mail address has at most 254 characters; passwords and keys are far shorter than this."""
+
+
+@frozen
+class _Request:
+    user: bytes
+    service: bytes
+    method: bytes
+    # Holds the password, so it stays out of any repr.
+    data: bytes = field(repr=False)
+
+
+class UserAuth(_UserAuthServer):
+    """Asks the factory's portal whether a client may come in.
+
+    The portal's checker may be asynchronous.  UnauthorizedLogin is a plain refusal; any other
+    error is a refusal with a log line.
+    """
+
+    _log = Logger()
+
+    def serviceStarted(self) -> None:
+        """Find out what can be offered.  The deadline runs on the transport already."""
+        self._queue: deque[_Request] = deque()
+        self._busy = False
+        self._stopped = False
+        self._asked = False
+        self._pause: Deferred[None] | None = None
+        self.portal = self.transport.factory.portal
+        offered = set(self.portal.listCredentialsInterfaces())
+        self.methods = (b"password",) if IUsernamePassword in offered else ()
+
+    def serviceStopped(self) -> None:
+        """The connection has ended or the user is in: what waits is not looked at any more."""
+        self._stopped = True
+        self._queue.clear()
+        if self._pause is not None:
+            self._pause.cancel()
+
+    def ssh_USERAUTH_REQUEST(self, packet: bytes) -> None:
+        """Queue an attempt (RFC 4252, section 5); raises PacketError."""
+        fields = Reader(packet)
+        user, service, method = fields.string(), fields.string(), fields.string()
+        if len(user) > MAX_NAME_BYTES:
+            raise PacketError("a user name that is far too long")
+        if len(self._queue) >= MAX_QUEUED:
+            self.transport.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, b"too many log-ins at once")
+            return
+        self._queue.append(_Request(user, service, method, fields.rest()))
+        if not self._busy:
+            self._busy = True
+            Deferred.fromCoroutine(self._work()).addErrback(self._crashed)
+
+    def _crashed(self, failure: Any) -> None:
+        if failure.check(PacketError):
+            self.transport.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, str(failure.value))
+            return
+        self._log.failure("The log-in service failed", failure=failure)
+        self.transport.loseConnection()
+
+    async def _work(self) -> None:
+        """One attempt after the other until none waits."""
+        try:
+            while self._queue:
+                await self._attempt(self._queue.popleft())
+        finally:
+            self._busy = False
+
+    async def _attempt(self, request: _Request) -> None:
+        login = await self._check(request)
+        if login is not None:
+            self._succeed(request, login)
+            return
+        # Nearly every client asks for "none" first, to learn the methods; that is no guess.
+        if request.method == b"none" and not self._asked:
+            self._asked = True
+            self._refuse()
+            return
+        factory = self.transport.factory
+        self.transport.attempts += 1
+        if not self._stopped:
+            self._pause = deferLater(factory.clock, factory.failure_delay)
+            with suppress(CancelledError):
+                await self._pause
+            self._pause = None
+        if self._stopped or self.transport.ended:
+            return
+        if self.transport.attempts >= factory.max_attempts:
+            self.transport.sendDisconnect(
+                DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, b"too many failed log-ins"
+            )
+            return
+        self._refuse()
+
+    async def _check(self, request: _Request) -> Any:
+        """What the portal gives for this request, or None for any kind of refusal."""
+        if request.service != b"ssh-connection" or request.method not in self.methods:
+            return None
+        fields = Reader(request.data)
+        changing, password = fields.boolean(), fields.string()
+        if changing or len(password) > MAX_PASSWORD_BYTES:
+            return None
+        credentials = UsernamePassword(request.user, password)
+        try:
+            return await self.portal.login(credentials, None, IConchUser)
+        except UnauthorizedLogin:
+            return None
+        except Exception as error:
+            # Whatever a checker runs into, the answer is a refusal.  The error's text may repeat
+            # what it was given, so only its class is logged, and where it comes from.
+            self._log.error(
+                "{peer}: the log-in of {user} could not be checked: {kind} in {place}",
+                peer=self.transport.peer,
+                user=_printable(request.user),
+                kind=type(error).__name__,
+                place=_origin(error),
+            )
+            return None
+
+    def _succeed(self, request: _Request, login: Any) -> None:
+        _, avatar, logout = login
+        transport = self.transport
+        if self._stopped or transport.ended:
+            # The client left while its password was checked: the session must not stay.
+            logout()
+            return
+        transport.avatar = avatar
+        transport.logoutFunction = logout
+        transport.authenticated()
+        transport.sendPacket(MSG_USERAUTH_SUCCESS, b"")
+        transport.setService(transport.factory.getService(transport, request.service)())
+
+    def _refuse(self) -> None:
+        if not self._stopped:
+            self.transport.sendPacket(
+                MSG_USERAUTH_FAILURE, string(b",".join(self.methods)) + b"\x00"
+            )
+
+
+def _printable(user: bytes) -> str:
+    return ascii(user.decode("utf-8", "replace"))
+
+
+def _origin(error: BaseException) -> str:
+    """File and line where an error was raised."""
+    step = error.__traceback__
+    if step is None:
+        return "an unknown place"
+    while step.tb_next is not None:
+        step = step.tb_next
+    return f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}"
