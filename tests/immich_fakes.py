@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
@@ -26,6 +26,12 @@ ME = {"id": "u-1", "email": "ann@example.com", "name": "Ann"}
 async def until(condition: Callable[[], object]) -> None:
     """Let the reactor turn until something is so; pytest's time limit ends a wait in vain."""
     while not condition():
+        await deferLater(reactor, 0.001)
+
+
+async def turns(number: int = 20) -> None:
+    """Let the reactor turn a few times, for what has to arrive over the loopback."""
+    for _ in range(number):
         await deferLater(reactor, 0.001)
 
 
@@ -197,7 +203,7 @@ class Rig:
 
     async def stop(self) -> None:
         await self.pool.closeCachedConnections()
-        await self.port.stopListening()
+        await maybeDeferred(self.port.stopListening)
 
 
 def started(coroutine: Any) -> tuple[Deferred[Any], list[Any]]:

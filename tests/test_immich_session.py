@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from immich_fakes import Rig, Script, album, album2, asset, started, until, version
 from twisted.logger import globalLogPublisher
 
 from immich_conch.errors import (
@@ -26,7 +27,6 @@ from immich_conch.errors import (
     Unreachable,
 )
 from immich_conch.immich.session import Session
-from immich_fakes import Rig, Script, album, album2, asset, started, until, version
 
 NOT_FOUND = (400, {"message": "Not found or no album.delete access"})
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from attrs import evolve
-from OpenSSL import SSL
+from OpenSSL import crypto
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.threads import deferToThreadPool
@@ -230,7 +230,7 @@ def trust_only(ca_file: Path) -> BrowserLikePolicyForHTTPS:
     try:
         pieces = ca_file.read_text("ascii").split(_PEM_END)[:-1]
         authorities = [Certificate.loadPEM((piece + _PEM_END).encode()) for piece in pieces]
-    except (OSError, ValueError, SSL.Error) as error:
+    except (OSError, ValueError, crypto.Error) as error:
         raise SettingsError(f"{ca_file}: no usable certificates ({error}).") from None
     if not authorities:
         raise SettingsError(f"{ca_file}: no certificate in it.")

@@ -237,20 +237,27 @@ class Http:
         sent = Headers({"user-agent": ["immich-conch"], "accept": ["application/json, */*"]})
         for name, value in headers.items():
             sent.setRawHeaders(name, [value])
-        request = self._client.request(
-            method,
-            self.base + path,
-            params=dict(params or {}),
-            headers=sent,
-            data=producer,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self.clock,  # type: ignore[arg-type]
-        )
-        silence = Silence(self.clock, request.cancel)
-        watch(silence)
         code: int | str = "no answer"
+        request: Deferred[Any] | None = None
+
+        def give_up() -> None:
+            if request is not None:
+                request.cancel()
+
+        silence = Silence(self.clock, give_up)
         try:
+            # Watched before it starts: on a pooled connection the body is written at once.
+            watch(silence)
+            request = self._client.request(
+                method,
+                self.base + path,
+                params=dict(params or {}),
+                headers=sent,
+                data=producer,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self.clock,  # type: ignore[arg-type]
+            )
             response: Any = await request
             code = response.code
         except WIRE_ERRORS as error:

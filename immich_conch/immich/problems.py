@@ -90,8 +90,8 @@ def own_error(error: BaseException) -> Exception | None:
     """What the producer of a request's body raised, if that is what ended the request."""
     if isinstance(error, RequestGenerationFailed):
         for cause in root_causes(error):
-            if isinstance(cause, Exception) and not isinstance(cause, WIRE_ERRORS):
-                return cause
+            if cause is not error and not isinstance(cause, CancelledError):
+                return cause if isinstance(cause, Exception) else None
     return None
 
 

@@ -116,6 +116,7 @@ class Multipart:
         self._paused = False
         self._stopped = False
         self._waiting = False
+        self._reading = False
         self._poke: LoopingCall | None = None
 
     def watch(self, silence: Silence) -> None:
@@ -165,7 +166,7 @@ class Multipart:
     def resumeProducing(self) -> None:
         """The connection takes more."""
         self._paused = False
-        if self._silence is not None and not self._stopped and not self.complete:
+        if self._silence is not None and self._expecting():
             self._silence.heard()
         gate, self._gate = self._gate, None
         if gate is not None:
@@ -201,11 +202,11 @@ class Multipart:
             return value
         if self._silence is not None:
             self._silence.stop()
-        self._waiting = True
+        self._waiting = self._reading = True
         try:
             got = await value
         finally:
-            self._waiting = False
+            self._waiting = self._reading = False
         if self._silence is not None and not self._stopped:
             self._silence.heard()
         return got
@@ -226,6 +227,10 @@ class Multipart:
                 self._waiting = False
         if self._stopped:
             raise CancelledError
+
+    def _expecting(self) -> bool:
+        """Whether Immich is the one to move while the body is on its way."""
+        return not (self._stopped or self.complete or self._reading)
 
     def _transport(self) -> Any:
         """The connection under Twisted's encoder (chunked) or length enforcer."""
