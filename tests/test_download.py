@@ -297,6 +297,72 @@ def test_reads_at_three_places_at_once_all_come(source: Source, reader: Reader) 
     assert [answer(each) for each in reads] == [CONTENT[at:][:10] for at in places]
 
 
+def test_a_read_elsewhere_gets_its_turn_while_two_fast_readers_go_on(
+    source: Source, reader: Reader
+) -> None:
+    ahead = [reader.read(at, 10) for at in (0, 1024 * KIB)]
+    elsewhere = reader.read(2 * 1024 * KIB, 10)
+    ahead += [reader.read(at, 10) for at in (10, 1024 * KIB + 10)]
+    source.streams[0].push(10)
+    assert source.asked[-1][0] == 2 * 1024 * KIB
+    source.streams[2].push(10)
+    assert answer(elsewhere) == CONTENT[2 * 1024 * KIB :][:10]
+    while any(waits(each) for each in ahead):
+        for stream in source.live:
+            if stream.flows:
+                stream.push(10)
+
+
+def test_a_cancelled_read_makes_room_for_one_elsewhere(source: Source, reader: Reader) -> None:
+    first, _, third = (reader.read(at * 1024 * KIB, 10) for at in range(3))
+    assert isinstance(first, Deferred)
+    first.addErrback(lambda failure: failure.trap(CancelledError) and b"")
+    first.cancel()
+    source.streams[2].push(10)
+    assert answer(third) == CONTENT[2 * 1024 * KIB :][:10]
+
+
+def test_a_stream_that_flows_through_what_nobody_wants_any_more_keeps_its_bound(
+    source: Source, reader: Reader
+) -> None:
+    reads = [reader.read(at, 10) for at in range(0, 2500 * KIB, 250 * KIB)]
+    for each in reads[:-1]:
+        assert isinstance(each, Deferred)
+        each.addErrback(lambda failure: failure.trap(CancelledError) and b"")
+        each.cancel()
+    while waits(reads[-1]):
+        source.streams[0].push(32 * KIB)
+        assert reader.buffered <= (512 + 2 * 32 + 4) * KIB
+    assert answer(reads[-1]) == CONTENT[2250 * KIB :][:10]
+    assert len(source.asked) == 1
+
+
+def test_a_read_far_ahead_from_within_an_answer_takes_nothing_from_those_that_wait(
+    source: Source, clock: Clock
+) -> None:
+    reader = Reader(source.open, len(CONTENT), clock, window=128 * KIB, behind=128 * KIB)
+    first, second = reader.read(0, 5000), reader.read(4000, 2000)
+    assert isinstance(first, Deferred)
+    far: list[bytes | Deferred[bytes]] = []
+    first.addCallback(lambda _: far.append(reader.read(130 * KIB, 1000)))
+    source.streams[0].push(4999)
+    source.streams[0].push(140 * KIB)
+    assert answer(far[0]) == CONTENT[130 * KIB :][:1000]
+    assert answer(second) == CONTENT[4000:6000]
+
+
+def test_late_bytes_of_a_stream_that_broke_off_are_not_taken(
+    source: Source, reader: Reader, clock: Clock
+) -> None:
+    result = reader.read(0, 100)
+    source.streams[0].push(50)
+    source.streams[0].end(Unreachable())
+    clock.advance(PAUSES[0])
+    source.streams[0].extra(b"late")
+    source.streams[1].push(50)
+    assert answer(result) == CONTENT[:100]
+
+
 def test_a_stream_that_breaks_off_is_resumed_where_it_was(
     source: Source, reader: Reader, clock: Clock
 ) -> None:
@@ -345,7 +411,9 @@ def test_a_long_way_between_breaks_starts_the_count_anew(source: Source, clock: 
 def test_a_drip_between_breaks_does_not_make_the_attempts_endless(
     source: Source, reader: Reader, clock: Clock
 ) -> None:
-    result = reader.read(0, 256 * KIB)
+    reads = [reader.read(at, 256 * KIB) for at in range(0, 1280 * KIB, 256 * KIB)]
+    source.streams[0].push(download.PROGRESS)
+    result = reads[-1]
     for pause in PAUSES:
         source.streams[-1].push(10)
         source.streams[-1].end(None)

@@ -221,6 +221,11 @@ def test_two_names_of_one_asset_can_both_be_shown() -> None:
     assert shown == {asset: "a.jpg", f"{asset}#1": "a ~00000007.jpg"}
 
 
+def test_an_entry_listed_twice_is_one_entry() -> None:
+    twice = Entry(identity(1), "a.jpg", 1.0)
+    assert assign([twice, twice]) == {twice.id: "a.jpg"}
+
+
 def test_two_different_entries_of_one_id_are_an_error_not_a_hidden_file() -> None:
     with pytest.raises(ValueError, match="two entries"):
         assign([Entry("1", "a", 1.0), Entry("1", "b", 1.0)])

@@ -137,7 +137,9 @@ def safe(name: str, separator: str | None = None) -> str:
         name = name.translate(_LOOKALIKES)
     if name in (".", ".."):
         return _ONE_DOT * len(name)
-    return _extended(name, "") if name else UNNAMED
+    if not name:
+        return UNNAMED
+    return name if _size(name) <= MAX_NAME_BYTES else _extended(name, "")
 
 
 def fold(name: str, casefold: bool = False) -> str:

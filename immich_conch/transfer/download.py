@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 
 from attrs import define
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -54,10 +55,6 @@ class _Wanted:
     offset: int
     end: int
     answer: Deferred[bytes]
-
-
-def _end(wanted: _Wanted) -> int:
-    return wanted.end
 
 
 class Reader:
@@ -228,7 +225,7 @@ class _Stream:
 
     def add(self, wanted: _Wanted) -> None:
         """Let a read wait for its bytes; if need be, ask Immich for them."""
-        insort(self.waiting, wanted, key=_end)
+        insort(self.waiting, wanted, key=attrgetter("end"))
         self._answer()
 
     def stop(self) -> list[_Wanted]:
