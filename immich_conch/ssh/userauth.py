@@ -47,6 +47,13 @@ MAX_PASSWORD_BYTES = 4096
 """An e-mail address has at most 254 characters; passwords and keys are far shorter than this."""
 
 
+class NotCounted(UnauthorizedLogin):
+    """A refusal that is not the client's fault, such as a server behind us that is down.
+
+    It is answered like any other, but does not use up one of the connection's attempts.
+    """
+
+
 @frozen
 class _Request:
     user: bytes
@@ -113,7 +120,11 @@ class UserAuth(_UserAuthServer):
             self._busy = False
 
     async def _attempt(self, request: _Request) -> None:
-        login = await self._check(request)
+        blameless = False
+        try:
+            login = await self._check(request)
+        except NotCounted:
+            login, blameless = None, True
         if login is not None:
             self._succeed(request, login)
             return
@@ -123,7 +134,8 @@ class UserAuth(_UserAuthServer):
             self._refuse()
             return
         factory = self.transport.factory
-        self.transport.attempts += 1
+        # A client that tries for ever meets the deadline of the whole log-in all the same.
+        self.transport.attempts += not blameless
         if not self._stopped:
             self._pause = deferLater(factory.clock, factory.failure_delay)
             with suppress(CancelledError):
@@ -149,6 +161,8 @@ class UserAuth(_UserAuthServer):
         credentials = UsernamePassword(request.user, password)
         try:
             return await self.portal.login(credentials, None, IConchUser)
+        except NotCounted:
+            raise
         except UnauthorizedLogin:
             return None
         except Exception as error:

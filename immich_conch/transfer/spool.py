@@ -135,6 +135,15 @@ class SpoolFile:
             return b""
         return os.pread(self.fd, length, offset)
 
+    def flush(self) -> None:
+        """Make what was written so far durable (blocking); raises NoSpace or Refused."""
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise NoSpace from error
+            raise Refused(f"The upload spool cannot be written: {error.strerror}.") from error
+
     @property
     def hash_ready(self) -> bool:
         """Whether `sha1` costs nothing: all bytes came in order."""

@@ -1,0 +1,186 @@
+"""Users who are here: what their sessions share, and how long it lives.
+
+All sessions of a user share the uploads in flight, whatever they logged in with.  Catalogs are
+shared by credential: password sessions of one user share one, each API key has its own, for a key
+must not see through somebody's password what its own permissions do not allow.  A catalog outlives
+its last session for a while, so that names once shown stay as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from immich_conch.counters import Counters
+from immich_conch.errors import SessionRevoked
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.immich.model import Asset
+from immich_conch.library import names
+from immich_conch.library.catalog import Catalog
+from immich_conch.library.gather import gather
+from immich_conch.library.tree import Tree
+from immich_conch.settings import Settings
+from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.uploads import Threads, Uploads
+
+#: Seconds that a user's catalog is kept after the last session.
+KEEP = 1800.0
+#: Users whose uploads are committed side by side when the service stops.
+STOP_PARALLEL = 8
+
+#: The credential of all password sessions of a user.
+PASSWORD = "password"  # noqa: S105 -- the name of a kind, not one of them
+
+
+@define(eq=False)
+class _Shared:
+    """A catalog and the live sessions that may ask for it."""
+
+    catalog: Catalog
+    leases: list[Lease] = field(factory=list)
+    idle_since: float = 0.0
+
+
+@define(eq=False)
+class Account:
+    """One user's shared state."""
+
+    uploads: Uploads
+    shared: dict[str, _Shared] = field(factory=dict)
+
+    def tell(
+        self,
+        album_id: str,
+        added: Sequence[tuple[Asset, str | None]],
+        removed: Sequence[str],
+    ) -> None:
+        """Enter an own change into every catalog of the user."""
+        for shared in self.shared.values():
+            shared.catalog.assets_changed(album_id, added, removed)
+
+
+@define(eq=False)
+class Accounts:
+    """All users who are here.  `now` is POSIX seconds, `clock` measures."""
+
+    settings: Settings
+    spool: Spool
+    clock: IReactorTime
+    now: Callable[[], float]
+    in_thread: Threads
+    counters: Counters
+    _accounts: dict[str, Account] = field(factory=dict)
+    _goodbyes: set[Deferred[Any]] = field(factory=set)
+
+    _log = Logger()
+
+    def enter(self, immich: IImmich, credential: str) -> Lease:
+        """A new session of a user; the caller holds the lease.
+
+        `credential` is PASSWORD or what `key_credential` makes of an API key.
+        """
+        self._forget_idle()
+        account = self._account(immich.user.id)
+        shared = account.shared.get(credential)
+        if shared is None:
+            shared = account.shared[credential] = self._new_shared()
+        lease = Lease(immich, shared.catalog, self._idle)
+        shared.leases.append(lease)
+        return lease.hold()
+
+    def _account(self, user_id: str) -> Account:
+        account = self._accounts.get(user_id)
+        if account is None:
+            settings = self.settings
+            uploads = Uploads(
+                user_id=user_id,
+                spool=self.spool,
+                clock=self.clock,
+                now=self.now,
+                in_thread=self.in_thread,
+                tell=lambda *change: self._accounts[user_id].tell(*change),
+                counters=self.counters,
+                settle=settings.settle,
+                final_delete=settings.final_delete,
+                patterns=names.DEFAULT_TEMPORARY
+                if settings.temporary is None
+                else settings.temporary,
+                ignore_case=settings.ignore_case,
+            )
+            account = self._accounts[user_id] = Account(uploads)
+        return account
+
+    def _new_shared(self) -> _Shared:
+        leases: list[Lease] = []
+
+        def immich() -> IImmich:
+            if not leases:
+                raise SessionRevoked
+            return leases[-1].immich
+
+        catalog = Catalog(
+            immich,
+            self.clock,
+            freshness=self.settings.freshness,
+            ignore_case=self.settings.ignore_case,
+        )
+        return _Shared(catalog, leases)
+
+    def uploads(self, lease: Lease) -> Uploads:
+        """The uploads in flight of a session's user."""
+        return self._accounts[lease.immich.user.id].uploads
+
+    def tree(self, lease: Lease) -> Tree:
+        """A session's view of its user's library."""
+        account = self._accounts[lease.immich.user.id]
+        return Tree(
+            immich=lease.immich,
+            catalog=lease.catalog,
+            pending=account.uploads,
+            locks=account.uploads.locks,
+            tell=account.tell,
+            read_only=self.settings.read_only,
+            final_delete=self.settings.final_delete,
+        )
+
+    def _idle(self, lease: Lease) -> None:
+        """Nobody needs the session any more: log it out."""
+        for shared in self._accounts[lease.immich.user.id].shared.values():
+            if lease in shared.leases:
+                shared.leases.remove(lease)
+                shared.idle_since = self.clock.seconds()
+        goodbye = Deferred.fromCoroutine(lease.immich.log_out())
+        self._goodbyes.add(goodbye)
+
+        def gone(result: Any) -> None:
+            self._goodbyes.discard(goodbye)
+
+        goodbye.addBoth(gone)
+
+    def _forget_idle(self) -> None:
+        """Free what nobody has used for KEEP seconds; done when somebody comes."""
+        limit = self.clock.seconds() - KEEP
+        for user_id, account in list(self._accounts.items()):
+            for credential, shared in list(account.shared.items()):
+                if not shared.leases and shared.idle_since <= limit:
+                    del account.shared[credential]
+            if not account.shared and not len(account.uploads):
+                del self._accounts[user_id]
+
+    async def stop(self) -> None:
+        """Commit what is sealed and let the sessions' log-outs finish."""
+        await gather([account.uploads.stop for account in self._accounts.values()], STOP_PARALLEL)
+        for goodbye in list(self._goodbyes):
+            await goodbye
+
+
+def key_credential(key: str) -> str:
+    """What tells API keys apart without keeping them."""
+    return "key " + hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,343 @@
+"""ISFTPServer: bytes in, library calls, bytes out.
+
+One of these serves one SFTP channel.  Every member raises the classes of `errors`; `status.py`
+turns them into statuses.  What lasts is `library`'s and `transfer`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from attrs import define
+from twisted.conch.interfaces import ISFTPServer
+from twisted.conch.ssh.filetransfer import (
+    FXF_APPEND,
+    FXF_CREAT,
+    FXF_EXCL,
+    FXF_READ,
+    FXF_TRUNC,
+    FXF_WRITE,
+)
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from immich_conch.errors import (
+    AlreadyExists,
+    Malformed,
+    MissingPermission,
+    NotFound,
+    Refused,
+    SessionRevoked,
+    Unsupported,
+)
+from immich_conch.immich.model import Album, Asset, Storage
+from immich_conch.library import names
+from immich_conch.library.paths import Path, parse
+from immich_conch.library.tree import (
+    AlbumNode,
+    FileNode,
+    Info,
+    PendingNode,
+    RootNode,
+    Tree,
+)
+from immich_conch.sftp import extensions
+from immich_conch.sftp.handles import (
+    AssetHandle,
+    Attrs,
+    Entry,
+    FolderHandle,
+    SpoolHandle,
+    UploadHandle,
+    attributes,
+)
+from immich_conch.sftp.longname import longname
+from immich_conch.transfer.download import Reader
+from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.upload import Base, State, Upload
+from immich_conch.transfer.uploads import Uploads
+
+#: Open handles a session may have, as `limits@openssh.com` says.
+MAX_HANDLES = 256
+#: What a key must be allowed for an upload (README: permissions for full use).
+UPLOAD_PERMISSIONS = ("asset.upload", "albumAsset.create")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _served(
+    method: Callable[Concatenate[SFTPServer, P], Awaitable[T]],
+) -> Callable[Concatenate[SFTPServer, P], Coroutine[Any, Any, T]]:
+    """Keep the Immich session alive while an operation runs, and end ours with Immich's."""
+
+    @wraps(method)
+    async def run(self: SFTPServer, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        self.lease.hold()
+        try:
+            return await method(self, *args, **kwargs)
+        except SessionRevoked:
+            # packets.py closes the connection once this is answered.
+            self._log.info(
+                "the Immich session of {user} has ended; closing the connection",
+                user=self.lease.immich.user.email,
+            )
+            raise
+        except MissingPermission as error:
+            self._log.warn(
+                "user {user}: {what} was refused: {reason}",
+                user=self.lease.immich.user.email,
+                what=method.__name__,
+                reason=error.text,
+            )
+            raise
+        finally:
+            self.lease.release()
+
+    return run
+
+
+@implementer(ISFTPServer)
+@define(eq=False)
+class SFTPServer:
+    """One channel's view of one user's library.
+
+    `now` is POSIX seconds, `clock` measures.
+    """
+
+    lease: Lease
+    tree: Tree
+    uploads: Uploads
+    clock: IReactorTime
+    now: Callable[[], float]
+    in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
+    #: ISFTPServer asks for it; nothing here needs it.
+    avatar: Any = None
+
+    _log = Logger()
+
+    # -- the session -------------------------------------------------------------------------------
+
+    def gotVersion(self, otherVersion: int, extData: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """What VERSION announces."""
+        return dict(extensions.ANNOUNCED)
+
+    def ended(self) -> None:
+        """The channel is gone."""
+        self.uploads.session_ended(self)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    @_served
+    async def getAttrs(self, path: bytes, followLinks: bool) -> Attrs:
+        """STAT and LSTAT; there are no links."""
+        return attributes(await self.tree.stat(parse(path)))
+
+    def realPath(self, path: bytes) -> bytes:
+        """REALPATH: lexical, also for what does not exist."""
+        return parse(path).to_bytes()
+
+    @_served
+    async def openDirectory(self, path: bytes) -> FolderHandle:
+        """OPENDIR: the entries are complete before it is answered."""
+        now = self.now()
+        entries = await self.tree.list(parse(path))
+        return FolderHandle([self._entry(name, info, now) for name, info in entries])
+
+    def _entry(self, name: str, info: Info, now: float) -> Entry:
+        line = longname(name, info.mode, info.size, info.modified, now, "immich", "immich")
+        return name.encode(), line.encode(), attributes(info)
+
+    def readLink(self, path: bytes) -> bytes:
+        """READLINK."""
+        raise Unsupported("There are no symbolic links here.")
+
+    def makeLink(self, linkPath: bytes, targetPath: bytes) -> None:
+        """SYMLINK."""
+        raise Unsupported("There are no symbolic links here.")
+
+    # -- changing the tree -------------------------------------------------------------------------
+
+    @_served
+    async def makeDirectory(self, path: bytes, attrs: Attrs) -> None:
+        """MKDIR."""
+        await self.tree.mkdir(parse(path))
+
+    @_served
+    async def removeDirectory(self, path: bytes) -> None:
+        """RMDIR."""
+        await self.tree.rmdir(parse(path))
+
+    @_served
+    async def removeFile(self, path: bytes) -> None:
+        """REMOVE."""
+        await self.tree.remove(parse(path))
+
+    @_served
+    async def renameFile(self, oldpath: bytes, newpath: bytes) -> None:
+        """RENAME, which never replaces."""
+        await self.tree.rename(parse(oldpath), parse(newpath))
+
+    @_served
+    async def setAttrs(self, path: bytes, attrs: Attrs) -> None:
+        """SETSTAT."""
+        await self._set_attrs(parse(path), attrs)
+
+    async def _set_attrs(self, path: Path, attrs: Attrs) -> None:
+        size = attrs.get("size")
+        if size is not None:
+            node = await self.tree.resolve(path)
+            if not isinstance(node, (FileNode, PendingNode)):
+                raise Refused("This is a folder, not a file.")
+            if size != self.tree.info(node).size:
+                handle = await self._open_for_writing(path, FXF_WRITE, {})
+                try:
+                    handle.setAttrs(attrs)
+                except BaseException:
+                    handle.abort()
+                    raise
+                await handle.close()
+                return
+        mtime = attrs.get("mtime")
+        if mtime is not None:
+            await self.tree.set_time(path, float(mtime))
+        else:
+            # chmod, chown and {} have no effect, on what exists.
+            await self.tree.resolve(path)
+
+    # -- opening files -----------------------------------------------------------------------------
+
+    @_served
+    async def openFile(self, filename: bytes, flags: int, attrs: Attrs) -> Any:
+        """OPEN."""
+        path = parse(filename)
+        if flags & (FXF_WRITE | FXF_APPEND | FXF_CREAT | FXF_TRUNC):
+            return await self._open_for_writing(path, flags, attrs)
+        if not flags & FXF_READ:
+            raise Malformed("OPEN for neither reading nor writing.")
+        return await self._open_for_reading(path)
+
+    async def _open_for_reading(self, path: Path) -> AssetHandle | SpoolHandle:
+        node = await self.tree.find(path)
+        if node is None:
+            # A hidden album's name answers that it is hidden.
+            if len(path.parts) == 1:
+                await self.tree.list(path)
+            raise NotFound
+        if isinstance(node, (RootNode, AlbumNode)):
+            raise Refused("This is a folder, not a file.")
+        set_attrs = partial(self._set_attrs, path)
+        if isinstance(node, PendingNode):
+            upload = node.pending
+            assert isinstance(upload, Upload)
+            return SpoolHandle(upload, partial(self.tree.info, node), set_attrs)
+        asset = node.file.asset
+        if asset.size is None:
+            raise Refused("Immich has no file for this asset now (its library is offline).")
+        return AssetHandle(self._reader(asset, asset.size), self.tree.info(node), set_attrs)
+
+    def _reader(self, asset: Asset, size: int) -> Reader:
+        immich = self.lease.immich
+        return Reader(
+            lambda offset, etag: immich.download(asset.id, offset, etag), size, self.clock
+        )
+
+    async def _open_for_writing(self, path: Path, flags: int, attrs: Attrs) -> UploadHandle:
+        album = await self.tree.album_for_writing(path)
+        name = names.check_new(path.name)
+        for permission in UPLOAD_PERMISSIONS:
+            if not self.lease.immich.allowed(permission):
+                raise MissingPermission(permission)
+        await self.uploads.check_type(self.lease, name)
+        node = await self.tree.find(path)
+        if isinstance(node, FileNode) and not flags & FXF_EXCL:
+            await self.tree.may_overwrite(node.file.asset)
+            # That may have taken a while; what is in flight counts as it is now.
+            node = await self.tree.find(path)
+        if node is None:
+            if not flags & FXF_CREAT:
+                raise NotFound
+        elif flags & FXF_CREAT and flags & FXF_EXCL:
+            raise AlreadyExists
+        upload = await self._upload_for(album, path, name, node, flags)
+        mtime = attrs.get("mtime")
+        if mtime is not None:
+            upload.time = float(mtime)
+        return UploadHandle(
+            self.uploads,
+            upload,
+            lambda: self.tree.info(PendingNode(album, upload)),
+            append=bool(flags & FXF_APPEND),
+        )
+
+    async def _upload_for(
+        self, album: Album, path: Path, name: str, node: Any, flags: int
+    ) -> Upload:
+        truncate = bool(flags & FXF_TRUNC)
+        base: Base | None = None
+        if isinstance(node, PendingNode):
+            under = node.pending
+            assert isinstance(under, Upload)
+            if under.state is State.COMMITTING and under.run is not None:
+                await under.run.wait()
+                again = await self.tree.find(path)
+                return await self._upload_for(album, path, name, again, flags)
+            if not truncate and under.state is State.PARKED:
+                self.uploads.reopen(under, self)
+                return under
+            if not truncate:
+                base = _spool_base(under)
+        elif isinstance(node, FileNode) and not truncate:
+            asset = node.file.asset
+            if asset.size is None:
+                raise Refused("Immich has no file for this asset now (its library is offline).")
+            reader = self._reader(asset, asset.size)
+            base = Base(asset.size, reader.read, reader.close)
+        return self.uploads.open(self.lease, album, name, base, session=self)
+
+    # -- extensions --------------------------------------------------------------------------------
+
+    @_served
+    async def extendedRequest(
+        self,
+        extendedName: bytes,
+        extendedData: bytes,
+        handle_of: Callable[[bytes], Any] | None = None,
+    ) -> bytes | None:
+        """EXTENDED: a payload for EXTENDED_REPLY, or None for OK."""
+        if extendedName == extensions.LIMITS:
+            extensions.strings(extendedData, 0)
+            return extensions.pack_limits(MAX_HANDLES)
+        if extendedName == extensions.POSIX_RENAME:
+            old, new = extensions.strings(extendedData, 2)
+            await self.tree.rename(parse(old), parse(new), replace=True)
+            return None
+        if extendedName == extensions.STATVFS:
+            # The path need not exist: KIO asks for the file it is going to write.
+            parse(*extensions.strings(extendedData, 1))
+            return extensions.pack_statvfs(await self._storage(), self.tree.read_only)
+        if extendedName == extensions.FSYNC:
+            assert handle_of is not None
+            handle = handle_of(*extensions.strings(extendedData, 1))
+            if isinstance(handle, UploadHandle):
+                await self.in_thread(handle.upload.file.flush)
+            return None
+        raise Unsupported
+
+    async def _storage(self) -> Storage:
+        """The user's quota, or the server's disk."""
+        user = await self.lease.immich.me()
+        if user.quota_size is not None:
+            used = user.quota_used or 0
+            return Storage(user.quota_size, used, max(0, user.quota_size - used))
+        return await self.lease.immich.storage()
+
+
+def _spool_base(under: Upload) -> Base:
+    """What was written before, as the ground of an edit; the old file stays until that is whole."""
+    file = under.file
+    file.use()
+    return Base(file.size, file.read, file.close)

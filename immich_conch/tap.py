@@ -1,0 +1,333 @@
+"""`twistd immich-sftp`: Options and makeService, the one place that knows everything.
+
+Only this module touches the reactor and the environment.  What is wrong with the settings, the
+host keys, the spool directory or an endpoint is one line on stderr and exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IService, MultiService, Service
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from immich_conch import settings as settings_module
+from immich_conch.accounts import Accounts
+from immich_conch.auth import ImmichChecker, Realm
+from immich_conch.counters import Counters
+# TMP from immich_conch.demo import DemoImmich
+# TMP from immich_conch.demo.library import EMAIL as DEMO_EMAIL
+# TMP from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
+# TMP from immich_conch.demo.library import seed
+from immich_conch.errors import ConchError, SettingsError
+from immich_conch.immich.client import ImmichServer, connect
+from immich_conch.settings import Settings
+from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
+from immich_conch.ssh.transport import Factory
+from immich_conch.transfer.spool import Spool
+
+#: Seconds that sealed uploads may take to get into Immich when the service stops.
+STOP_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+class Options(usage.Options):
+    """Command-line options, made from the table in `settings`."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serves the users of an Immich server over SFTP. Every option has an environment twin: "
+        "IMMICH_HOST for --immich-host, TZ for --time-zone, and IMMICH_CONCH_SPOOL_DIR for "
+        "--spool-dir and so on; --config names a TOML file with the same keys."
+    )
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.given: dict[str, Any] = {}
+        self.environment = os.environ if environment is None else environment
+        self.settings = Settings()
+        self.config_file = ""
+        super().__init__()
+
+    optParameters = [  # noqa: RUF012 -- usage.Options reads it so
+        ["config", None, "", "TOML file with settings (IMMICH_CONCH_CONFIG)."],
+        *(
+            [settings_module.option_name(field.name), None, None, field.metadata["doc"]]
+            for field in settings_module.fields()
+            if field.metadata["parse"] is not settings_module.parse_bool
+            and not field.metadata["many"]
+        ),
+    ]
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        from immich_conch import __version__
+
+        print(f"immich-conch {__version__}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse; whatever is wrong is one line and exit status 1, not a page of help."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise _wrong(error) from None
+
+    def postOptions(self) -> None:
+        """Join command line, environment and file."""
+        for field in settings_module.fields():
+            name = settings_module.option_name(field.name)
+            if self.get(name) is not None:
+                self.given[field.name] = self[name]
+        try:
+            self.settings = settings_module.load(self.given, self.environment, self["config"])
+        except SettingsError as error:
+            raise _wrong(error) from None
+
+    def parseArgs(self, *args: str) -> None:
+        """There are options only."""
+        if args:
+            raise usage.UsageError(f"{args[0]}: there are only options")
+
+
+def _wrong(error: Exception) -> SystemExit:
+    text = " ".join(str(error).split())
+    return SystemExit(f"immich-sftp: {text}")
+
+
+def _add_methods() -> None:
+    """Flags and repeatable options are methods in usage.Options; the table makes them."""
+
+    def flag(name: str, doc: str) -> Callable[[Options], None]:
+        def opt(self: Options) -> None:
+            self.given[name] = "yes"
+
+        opt.__doc__ = doc
+        return opt
+
+    def repeated(name: str, doc: str) -> Callable[[Options, str], None]:
+        def opt(self: Options, value: str) -> None:
+            self.given.setdefault(name, []).append(value)
+
+        opt.__doc__ = doc
+        return opt
+
+    for field in settings_module.fields():
+        doc = field.metadata["doc"]
+        if field.metadata["parse"] is settings_module.parse_bool:
+            setattr(Options, f"opt_{field.name}", flag(field.name, doc))
+        elif field.metadata["many"]:
+            setattr(Options, f"opt_{field.name}", repeated(field.name, doc))
+
+
+_add_methods()
+
+
+class Listener(StreamServerEndpointService):
+    """Listens on one endpoint; one that cannot be had is one line and exit status 1."""
+
+    def __init__(self, endpoint: Any, factory: Any, text: str) -> None:
+        super().__init__(endpoint, factory)
+        self.text = text
+
+    def privilegedStartService(self) -> None:
+        """Listen while we may still be root."""
+        failed: list[Failure] = []
+        self._waitingForPort = self.endpoint.listen(self.factory)
+        self._waitingForPort.addErrback(failed.append)
+        if failed:
+            error = failed[0].value
+            reason = error.socketError if isinstance(error, CannotListenError) else error
+            raise SystemExit(f"immich-sftp: --endpoint {self.text}: cannot listen: {reason}")
+
+
+@implementer(IService)
+class SFTPService(Service):
+    """What is neither the listening nor the demo: the start-up line, and an orderly end."""
+
+    _log = Logger()
+
+    def __init__(self, server: ImmichServer, accounts: Accounts, reactor: Any) -> None:
+        self.server = server
+        self.accounts = accounts
+        self.reactor = reactor
+        self.connections: set[Any] = set()
+        #: What there is to say once the log is open.
+        self.lines: list[str] = []
+
+    def startService(self) -> None:
+        """Say which Immich this is, and serve either way."""
+        super().startService()
+        for line in self.lines:
+            self._log.info("{line}", line=line)
+        self.reactor.callWhenRunning(lambda: Deferred.fromCoroutine(self._greet()))
+
+    async def _greet(self) -> None:
+        try:
+            version = await self.server.version()
+        except ConchError as error:
+            self._log.warn(
+                "Immich at {url} cannot be used yet: {reason} Serving all the same.",
+                url=self.server.url,
+                reason=error.text,
+            )
+        else:
+            self._log.info("Immich {version} at {url}", version=version, url=self.server.url)
+
+    def connection_opened(self, transport: Any) -> None:
+        """A client is here."""
+        self.connections.add(transport)
+
+    def connection_closed(self, transport: Any) -> None:
+        """A client has gone."""
+        self.connections.discard(transport)
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the connections, then commit what is sealed for at most STOP_SECONDS."""
+        super().stopService()
+        for transport in list(self.connections):
+            transport.loseConnection()
+        work = Deferred.fromCoroutine(self.accounts.stop())
+        work.addTimeout(STOP_SECONDS, self.reactor)
+
+        def late(failure: Failure) -> None:
+            self._log.error(
+                "stopped with uploads still in the spool: {reason}", reason=failure.value
+            )
+
+        return work.addErrback(late)
+
+
+class Demo(Service):
+    """The embedded demo Immich, on a loopback port that is known before it listens."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self.settings = settings
+        self.reactor = reactor
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.port: Any = None
+
+    def privilegedStartService(self) -> None:
+        """Seed the library and listen."""
+        self.demo = DemoImmich(
+            version=self.settings.demo_version,
+            clock=self.reactor,
+            directory=self.settings.demo_dir or None,
+        )
+        seed(self.demo)
+        self.socket.listen()
+        self.socket.setblocking(False)
+        self.port = self.reactor.adoptStreamPort(
+            self.socket.fileno(), socket.AF_INET, self.demo.site()
+        )
+        self.socket.close()
+
+    def startService(self) -> None:
+        """Say how to get in."""
+        super().startService()
+        if "-n" in sys.argv or "--nodaemon" in sys.argv:
+            print(_invitation(self.settings.endpoint), flush=True)
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening and let go of the files."""
+        super().stopService()
+        stopped = maybeDeferred(self.port.stopListening)
+        return stopped.addBoth(lambda _: self.demo.close())
+
+
+def _invitation(endpoints: Sequence[str]) -> str:
+    match = re.match(r"tcp6?:(?:port=)?(\d+)", endpoints[0])
+    port = match[1] if match else "PORT"
+    return (
+        f"The demo library is ready. User {DEMO_EMAIL}, password {DEMO_PASSWORD}. Try:\n\n"
+        f"    sftp -P {port} -o User={DEMO_EMAIL} 127.0.0.1\n"
+    )
+
+
+def _in_thread(reactor: Any) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
+    """Runs blocking work in the reactor's threads."""
+
+    def run(work: Callable[[], T]) -> Awaitable[T]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), work)
+
+    return run
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """The whole service; raises SystemExit with one line for what is wrong at the start."""
+    if reactor is None:
+        from twisted.internet import reactor as default_reactor
+
+        reactor = default_reactor
+    settings = options.settings
+    try:
+        return _assemble(settings, reactor)
+    except (SettingsError, HostKeyError) as error:
+        raise _wrong(error) from None
+
+
+def _assemble(settings: Settings, reactor: Any) -> MultiService:
+    service = MultiService()
+    in_thread = _in_thread(reactor)
+    if settings.demo:
+        demo = Demo(settings, reactor)
+        demo.setServiceParent(service)
+        settings = attrs.evolve(settings, immich_host=demo.url)
+    server = connect(
+        reactor,
+        settings.immich_host,
+        Path(settings.immich_ca_file) if settings.immich_ca_file else None,
+        zone=settings.time_zone or UTC,
+    )
+    host_keys = load_host_keys(settings.host_key_dir)
+    counters = Counters()
+    accounts = Accounts(
+        settings=settings,
+        spool=Spool.make(settings.spool_dir),
+        clock=reactor,
+        now=time.time,
+        in_thread=in_thread,
+        counters=counters,
+    )
+    portal = Portal(
+        Realm(accounts, reactor, time.time, in_thread), [ImmichChecker(server, counters)]
+    )
+    main = SFTPService(server, accounts, reactor)
+    main.setServiceParent(service)
+    factory = Factory(
+        portal,
+        host_keys,
+        reactor,
+        failure_delay=settings.login_delay,
+        connection_opened=main.connection_opened,
+        connection_closed=main.connection_closed,
+    )
+    for fingerprint in fingerprints(host_keys):
+        main.lines.append(f"host key {fingerprint}")
+    for text in settings.endpoint:
+        try:
+            endpoint = serverFromString(reactor, text)
+        except (ValueError, TypeError, KeyError) as error:
+            raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
+        Listener(endpoint, factory, text).setServiceParent(service)
+    return service
