@@ -1,0 +1,146 @@
+"""`POST /search/metadata`: pages of assets, the newest first.
+
+3.x searches whatever albums the user sees, in every visibility but the locked folder; 2.5.6
+leaves out other people's assets and, unless asked for them, all but the timeline (recordings).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from immich_conch.demo.assets import VISIBILITIES, normal_checksum
+from immich_conch.demo.dates import parse
+from immich_conch.demo.entities import Asset
+from immich_conch.demo.refusals import bad_date, check_uuid, too_big
+from immich_conch.demo.routing import Answer, Call, Route
+
+MAX_SIZE = 1000
+"""Assets a page at most."""
+
+_DEFAULT_SIZE = 250
+
+_TIMES = {"taken": "taken", "created": "created", "updated": "updated", "trashed": "deleted"}
+
+
+def _candidates(call: Call, album_ids: list[str]) -> Iterable[Asset]:
+    state = call.state
+    if not album_ids:
+        return state.by_owner[call.user.id].values()
+    albums = [call.core.albums.find(call.user, album_id, "album.read") for album_id in album_ids]
+    first, *others = albums
+    found = (
+        state.assets[asset_id]
+        for asset_id in first.assets
+        if all(asset_id in album.assets for album in others)
+    )
+    if call.modern:
+        return found
+    return (asset for asset in found if asset.owner_id == call.user.id)
+
+
+def _bounds(call: Call, data: dict[str, Any]) -> list[tuple[str, bool, int]]:
+    bounds = []
+    for name, attribute in _TIMES.items():
+        for suffix, after in (("After", True), ("Before", False)):
+            text = data.get(name + suffix)
+            if text is not None:
+                try:
+                    bounds.append((attribute, after, parse(str(text))))
+                except ValueError as error:
+                    raise bad_date(call.modern, name + suffix) from error
+    return bounds
+
+
+def _matches(call: Call, asset: Asset, data: dict[str, Any]) -> bool:
+    visibility = data.get("visibility")
+    if visibility is None:
+        if asset.visibility == "locked" or (not call.modern and asset.visibility != "timeline"):
+            return False
+    elif asset.visibility != visibility:
+        return False
+    if asset.deleted is not None and not data.get("withDeleted"):
+        return False
+    name = data.get("originalFileName")
+    if name is not None and name.lower() not in asset.name.lower():
+        return False
+    if "checksum" in data and asset.checksum != normal_checksum(data["checksum"]):
+        return False
+    if data.get("isNotInAlbum") and asset.albums:
+        return False
+    if any(tag_id not in asset.tags for tag_id in data.get("tagIds", ())):
+        return False
+    return all(
+        key not in data or data[key] == value
+        for key, value in (
+            ("id", asset.id),
+            ("type", asset.type),
+            ("isFavorite", asset.favorite),
+            ("isOffline", asset.offline),
+            ("libraryId", asset.library_id),
+        )
+    )
+
+
+def _within(asset: Asset, bounds: list[tuple[str, bool, int]]) -> bool:
+    for attribute, after, limit in bounds:
+        value = getattr(asset, attribute)
+        if value is None or (value < limit if after else value > limit):
+            return False
+    return True
+
+
+def _search(call: Call) -> Answer:
+    data = call.fields(
+        albumIds="array",
+        tagIds="array",
+        withExif="boolean",
+        withDeleted="boolean",
+        isNotInAlbum="boolean",
+        isFavorite="boolean",
+        isOffline="boolean",
+        size="number",
+        page="number",
+        checksum="string",
+        originalFileName="string",
+        visibility="string",
+        type="string",
+        order="string",
+        id="string",
+        libraryId="string?",
+        **{name + suffix: "string" for name in _TIMES for suffix in ("After", "Before")},
+    )
+    size, page = int(data.get("size", _DEFAULT_SIZE)), int(data.get("page", 1))
+    if size > MAX_SIZE:
+        raise too_big(call.modern, "size", MAX_SIZE)
+    if "visibility" in data:
+        call.option("visibility", data["visibility"], VISIBILITIES)
+    album_ids = [check_uuid(call.modern, "albumIds", value) for value in data.get("albumIds", ())]
+    bounds = _bounds(call, data)
+    found = [
+        asset
+        for asset in _candidates(call, album_ids)
+        if _matches(call, asset, data) and _within(asset, bounds)
+    ]
+    # Two assets of one moment come in the order they were made, whichever page they fall on.
+    found.sort(key=lambda asset: (asset.taken, asset.created), reverse=data.get("order") != "asc")
+    start = (page - 1) * size
+    with_exif = data.get("withExif", False)
+    items = [call.core.answers.asset(a, with_exif) for a in found[start : start + size]]
+    more = len(found) > start + size
+    return Answer(
+        200,
+        {
+            "albums": {"total": 0, "count": 0, "items": [], "facets": []},
+            "assets": {
+                "total": len(items),
+                "count": len(items),
+                "items": items,
+                "facets": [],
+                "nextPage": str(page + 1) if more else None,
+            },
+        },
+    )
+
+
+ROUTES = (Route("POST", "/search/metadata", _search, "asset.read"),)
