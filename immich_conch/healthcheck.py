@@ -1,0 +1,60 @@
+"""`python -m immich_conch.healthcheck`: exit status 0 if the service greets as an SSH server.
+
+A program of its own for the container's health check: it reads the endpoint from the environment
+as the service does, connects and waits for the banner (RFC 4253, section 4.2).  It logs nobody in
+and asks nothing of Immich: a restart of this container would not bring Immich back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Sequence
+
+#: Seconds for connecting and for the banner.
+TIMEOUT = 5.0
+#: The variable of `--endpoint`, and its default.
+VARIABLE = "IMMICH_CONCH_ENDPOINT"
+DEFAULT = "tcp:2222"
+
+_ENDPOINT = re.compile(r"(tcp6?):(?:port=)?(\d+)(?::(.*))?")
+_LOOPBACK = {"tcp": "127.0.0.1", "tcp6": "::1"}
+_ANY = frozenset(("", "0.0.0.0", "::"))  # noqa: S104 -- compared with, not listened on
+
+
+def address(endpoint: str) -> tuple[str, int]:
+    """Host and port under which a `tcp:` or `tcp6:` endpoint answers; raises ValueError."""
+    match = _ENDPOINT.fullmatch(endpoint)
+    if match is None:
+        raise ValueError(f"{endpoint!r} is no tcp: or tcp6: endpoint")
+    kind, port, rest = match[1], int(match[2]), match[3] or ""
+    interface = re.search(r"(?:^|:)interface=((?:\\:|[^:])*)", rest)
+    host = interface[1].replace("\\:", ":") if interface else ""
+    return (_LOOPBACK[kind] if host in _ANY else host), port
+
+
+def check(endpoint: str, timeout: float = TIMEOUT) -> str:
+    """The banner without its line end; raises ValueError or OSError."""
+    with socket.create_connection(address(endpoint), timeout) as connection:
+        # An SSH server may say other lines first, but this one does not.
+        banner = connection.makefile("rb").readline(256)
+    if not banner.startswith(b"SSH-2.0-"):
+        raise ValueError(f"{endpoint!r} does not greet as an SSH server")
+    return banner.decode("ascii", "replace").strip()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the endpoint given, or the one of the environment."""
+    endpoint = arguments[0] if arguments else os.environ.get(VARIABLE, DEFAULT)
+    try:
+        print(check(endpoint))
+    except (OSError, ValueError) as error:
+        print(f"immich-sftp: not healthy: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
