@@ -156,6 +156,7 @@ async def test_an_old_server_is_refused(rig: Any) -> None:
         ((401, {"message": "Invalid user token"}), SessionRevoked),
         ((403, {"message": "Missing required permission: album.read"}), MissingPermission),
         ((400, {"message": "Not found or no album.read access"}), NotFound),
+        ((400, {"message": "Album not found"}), NotFound),
         ((400, {"message": "Quota has been exceeded!"}), QuotaExceeded),
         ((400, {"message": ["one", "two"]}), Refused),
         ((404, b"<html>proxy</html>"), BadAnswer),

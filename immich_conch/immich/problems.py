@@ -7,6 +7,7 @@ not do (FACTS.md, Albums); which of the two it was is asked by the operation, no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from OpenSSL import SSL
@@ -55,7 +56,9 @@ WIRE_ERRORS = (
 )
 """What treq raises for a connection that could not be made, broke, or was cancelled."""
 
-_NOT_FOUND = "Not found or no "
+_NOT_FOUND = re.compile(r"Not found or no |\w+ not found$")
+"""`Not found or no album.read access`; `Album not found` where assets are put into one that is
+gone (seen on 2.5.6 and 3.1.0)."""
 _PERMISSION = "Missing required permission:"
 _QUOTA = "Quota has been exceeded"
 _WAIT = frozenset({408, 429})
@@ -137,7 +140,7 @@ def problem(
         return Unreachable(retry_after=pause)
     if code == 400 and login:
         return BadCredentials()
-    if words.startswith(_NOT_FOUND):
+    if _NOT_FOUND.match(words):
         return NotFound()
     if words.startswith(_QUOTA):
         return QuotaExceeded()
