@@ -77,8 +77,9 @@ SHAPE_ONLY = {
 }
 """Fields of which only the type is compared, and why."""
 
-LEFT_OUT: dict[tuple[str, str, int], str] = {}
-"""Steps that are not compared, by version, scenario and number, and why."""
+RACED = {("2.5.6", "sync", 5): ("AssetV1", "AssetExifV1")}
+"""Lines that may come too much: the real server was just reading that asset's EXIF data, and a
+row that changes while a stream is under way comes with the next one."""
 
 _LABEL = re.compile(r"uuid-\d{4}|token-[a-z]+(?:-\d+)?|key-[a-z]+")
 _TIME = re.compile(r"(\d{4})-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
@@ -171,9 +172,8 @@ class Replay:
             for number, step in enumerate(steps_of(self.version, scenario)):
                 if (scenario, number) not in NOT_EXTRACTED_YET:
                     self.clock.advance(0.6)
-                for difference in self._step(step):
-                    if (self.version, scenario, number) not in LEFT_OUT:
-                        found.append(f"[{number}] {step['note']}: {difference}")
+                for difference in self._step(step, RACED.get((self.version, scenario, number), ())):
+                    found.append(f"[{number}] {step['note']}: {difference}")
                 self.compared += 1
         self.demo.close()
 
@@ -225,7 +225,7 @@ class Replay:
 
         return _LABEL.sub(value, text)
 
-    def _step(self, step: dict[str, Any]) -> list[str]:
+    def _step(self, step: dict[str, Any], raced: tuple[str, ...]) -> list[str]:
         request, expected = step["request"], step["response"]
         headers = {key: self._real(value) for key, value in request["headers"].items()}
         recorded, body, chunked = request.get("body"), b"", False
@@ -246,7 +246,7 @@ class Replay:
             return [f"status {status}, not {expected['status']}: {answer[:300]!r}"]
         return [
             *self._compare_headers(expected["headers"], got),
-            *self._compare_body(expected.get("body"), answer),
+            *self._compare_body(expected.get("body"), answer, raced),
         ]
 
     def _compare_headers(self, expected: dict[str, str], got: dict[str, str]) -> list[str]:
@@ -262,7 +262,7 @@ class Replay:
             found.append(f"etag: {got.get('etag')!r}, not {etag!r}")
         return found
 
-    def _compare_body(self, expected: Any, answer: bytes) -> list[str]:
+    def _compare_body(self, expected: Any, answer: bytes, raced: tuple[str, ...]) -> list[str]:
         if expected is None:
             return [f"a body: {answer[:100]!r}"] if answer else []
         if isinstance(expected, dict) and expected.keys() == {"bytes", "sha1"}:
@@ -273,10 +273,13 @@ class Replay:
             error = b"correlationId" in answer
             return [] if error or sha1 == expected["sha1"] else ["other bytes"]
         if isinstance(expected, dict) and expected.keys() == {"text"}:
-            return self._compare_lines(expected["text"].splitlines(), answer.decode().splitlines())
+            lines = answer.decode().splitlines()
+            return self._compare_lines(expected["text"].splitlines(), lines, raced)
         return self._compare(expected, json.loads(answer), "")
 
-    def _compare_lines(self, expected: list[str], got: list[str]) -> list[str]:
+    def _compare_lines(
+        self, expected: list[str], got: list[str], raced: tuple[str, ...]
+    ) -> list[str]:
         """Each recorded line against the first line of the answer that it can be."""
         left = [json.loads(line) for line in got]
         found = []
@@ -290,6 +293,7 @@ class Replay:
                 self.labels = before
             else:
                 found.append(f"missing: {line[:300]}")
+        left = [line for line in left if line["type"] not in raced]
         return found + [f"too much: {json.dumps(line)[:300]}" for line in left]
 
     def _compare(self, expected: Any, got: Any, path: str) -> list[str]:

@@ -120,6 +120,11 @@ class Assets:
         self.touch(asset)
         self._touch_exif(asset)
 
+    def written_to(self, asset: Asset) -> None:
+        """Immich wrote to the asset's sidecar and read it again (a tag was set)."""
+        self.touch(asset)
+        self._touch_exif(asset)
+
     def hide_motion_part(self, asset_id: str) -> None:
         """Make a video the hidden part of a live photo."""
         video = self._state.assets[asset_id]

@@ -246,7 +246,7 @@ class DemoImmich:
         if isinstance(content, bytes):
             state.storage.write(asset_id, content)
         elif source is not None:
-            state.storage.write(asset_id, source.read_bytes())
+            state.storage.copy(asset_id, source)
         self._assets.create(user, asset)
         if created is not None:
             asset.original_date = taken

@@ -91,6 +91,13 @@ class Storage:
             file.write(content)
         self.keep(path, asset_id)
 
+    def copy(self, asset_id: str, source: Path) -> None:
+        """Store an asset's bytes from a file, which stays."""
+        file, path = self.incoming()
+        with file, source.open("rb") as original:
+            shutil.copyfileobj(original, file)
+        self.keep(path, asset_id)
+
     def remove(self, asset_id: str) -> None:
         """Drop an asset's bytes, if it has any."""
         self._path(asset_id).unlink(missing_ok=True)

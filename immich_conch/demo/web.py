@@ -245,6 +245,8 @@ class DemoRequest(Request):
             if answer is not None:
                 web.requests[plan.name] += 1
                 self._answered = True
+                # Nobody needs the body any more, so Twisted must not ask for it.
+                self.requestHeaders.removeHeader(b"expect")
                 channel.write(early(answer, close=not channel.persistent))
                 if not channel.persistent:
                     channel.loseConnection()

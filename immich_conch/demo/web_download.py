@@ -41,6 +41,15 @@ def wanted_range(header: str | None, size: int) -> tuple[int, int] | Unsatisfiab
     return (start, end - start + 1) if start < size else Unsatisfiable()
 
 
+_UNCACHED = {"Cache-Control": "none"}
+"""What 2.5.6 adds to an error."""
+
+
+def _uncached(refusal: Refusal) -> Refusal:
+    refusal.headers.update(_UNCACHED)
+    return refusal
+
+
 def _etag(asset: Asset, size: int) -> str:
     return f'W/"{size:x}-{asset.modified:x}"'
 
@@ -62,10 +71,10 @@ def _original(call: Call) -> Answer:
     except Refusal as refusal:
         if call.modern and refusal.message == no_access("asset.download").message:
             raise Refusal(404, "Not Found") from refusal
-        raise
+        raise _uncached(refusal) from None
     storage = call.state.storage
     if not storage.has(asset):
-        raise Refusal(404 if call.modern else 500, "Not Found")
+        raise Refusal(404, "Not Found") if call.modern else _uncached(Refusal(500, "Not Found"))
     size = storage.size(asset)
     etag = _etag(asset, size)
     headers = {
@@ -96,6 +105,7 @@ def _nowhere(call: Call, size: int, headers: dict[str, str]) -> Answer:
     body = json.dumps(refusal.body(call.modern, "00000000"), separators=(",", ":")).encode()
     headers["Content-Type"] += "; charset=utf-8"
     headers["Content-Range"] = f"bytes */{size}"
+    headers |= {} if call.modern else _UNCACHED
     return Answer(refusal.status, headers=headers, pieces=iter((body,)), length=len(body))
 
 

@@ -77,7 +77,7 @@ def _set(call: Call, wanted: bool) -> Answer:
         else:
             asset.tags.remove(tag.id)
         if error is None and asset is not None:
-            call.state.save("asset", asset.id, asset)
+            call.core.assets.written_to(asset)
             results.append({"id": asset_id, "success": True})
         else:
             results.append({"id": asset_id, "success": False, "error": error})

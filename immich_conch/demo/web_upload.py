@@ -60,7 +60,7 @@ def _items(call: Call, text: str | None) -> list[tuple[str, dict[str, Any]]]:
                 "path": ["metadata"],
             }
             raise Refusal(400, "Validation failed", [issue]) from error
-        raise Refusal(400, "metadata must be valid JSON") from error
+        raise Refusal(400, ["metadata must be valid JSON"]) from error
     return check_items(call, items)
 
 
