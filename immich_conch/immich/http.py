@@ -41,6 +41,7 @@ from immich_conch.immich.limits import (
 from immich_conch.immich.problems import (
     WIRE_ERRORS,
     cancelled,
+    in_a_word,
     own_error,
     problem,
     retry_after,
@@ -261,6 +262,7 @@ class Http:
             response: Any = await request
             code = response.code
         except WIRE_ERRORS as error:
+            code = in_a_word(error)
             if silence.over or isinstance(error, TimeoutError):
                 raise Unreachable(_TIMED_OUT) from None
             mine = own_error(error)

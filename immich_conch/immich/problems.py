@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
@@ -76,12 +77,20 @@ def root_causes(error: BaseException) -> Iterator[BaseException]:
 def wire_problem(error: BaseException) -> ConchError:
     """The error of a connection as a user's error; the detail names the class, never an address.
 
-    An answer that is no HTTP is a BadAnswer, which is not tried again; all else Unreachable.
+    An answer that is no HTTP, or from a stranger, is a BadAnswer, which is not tried again; all
+    else is Unreachable.
     """
     causes = list(root_causes(error))
     if any(isinstance(cause, ParseError) for cause in causes):
         return BadAnswer()
+    if any(isinstance(cause, (SSL.Error, VerificationError)) for cause in causes):
+        return BadAnswer("Immich is not reachable (its certificate is not accepted).")
     return Unreachable()
+
+
+def in_a_word(error: BaseException) -> str:
+    """The innermost cause's class, for a log line."""
+    return type(list(root_causes(error))[-1]).__name__
 
 
 def cancelled(error: BaseException) -> bool:
