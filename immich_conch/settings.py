@@ -192,6 +192,7 @@ class Settings:
     login_delay: float = _setting(
         1.0, parse_seconds, "Seconds before a failed log-in is answered.", metavar="SECONDS"
     )
+    log_requests: bool = _setting(False, parse_bool, "Log every request that is made to Immich.")
     demo: bool = _setting(
         False, parse_bool, "Serve a small embedded demo library instead of an Immich server."
     )

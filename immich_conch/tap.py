@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC
@@ -33,10 +32,10 @@ from immich_conch import settings as settings_module
 from immich_conch.accounts import Accounts
 from immich_conch.auth import ImmichChecker, Realm
 from immich_conch.counters import Counters
-# TMP from immich_conch.demo import DemoImmich
-# TMP from immich_conch.demo.library import EMAIL as DEMO_EMAIL
-# TMP from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
-# TMP from immich_conch.demo.library import seed
+from immich_conch.demo import DemoImmich
+from immich_conch.demo.library import EMAIL as DEMO_EMAIL
+from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
+from immich_conch.demo.library import seed
 from immich_conch.errors import ConchError, SettingsError
 from immich_conch.immich.client import ImmichServer, connect
 from immich_conch.settings import Settings
@@ -243,10 +242,9 @@ class Demo(Service):
         self.socket.close()
 
     def startService(self) -> None:
-        """Say how to get in."""
+        """Say how to get in; on the log, which `twistd -n` writes to the terminal."""
         super().startService()
-        if "-n" in sys.argv or "--nodaemon" in sys.argv:
-            print(_invitation(self.settings.endpoint), flush=True)
+        self.reactor.callWhenRunning(print, _invitation(self.settings.endpoint), flush=True)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening and let go of the files."""
@@ -282,7 +280,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     settings = options.settings
     try:
         return _assemble(settings, reactor)
-    except (SettingsError, HostKeyError) as error:
+    except SettingsError as error:
         raise _wrong(error) from None
 
 
@@ -293,13 +291,21 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         demo = Demo(settings, reactor)
         demo.setServiceParent(service)
         settings = attrs.evolve(settings, immich_host=demo.url)
-    server = connect(
-        reactor,
-        settings.immich_host,
-        Path(settings.immich_ca_file) if settings.immich_ca_file else None,
-        zone=settings.time_zone or UTC,
-    )
-    host_keys = load_host_keys(settings.host_key_dir)
+    ca_file = Path(settings.immich_ca_file) if settings.immich_ca_file else None
+    try:
+        server = connect(
+            reactor,
+            settings.immich_host,
+            ca_file,
+            zone=settings.time_zone or UTC,
+            trace=settings.log_requests,
+        )
+    except SettingsError as error:
+        raise SettingsError(f"--immich-ca-file: {error}") from None
+    try:
+        host_keys = load_host_keys(settings.host_key_dir)
+    except HostKeyError as error:
+        raise SettingsError(f"--host-key-dir: {error}") from None
     counters = Counters()
     accounts = Accounts(
         settings=settings,

@@ -20,7 +20,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    HTTPConnectionPool,
+    _HTTP11ClientFactory,
+)
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
@@ -91,9 +96,10 @@ class ImmichServer:
         threads: Threads | None = None,
         zone: tzinfo = UTC,
         jitter: Callable[[], float] = random.random,
+        trace: bool = False,
     ) -> None:
         self.url = base_url(url)
-        self.http = Http(self.url + "/api", agent, clock, jitter, threads)
+        self.http = Http(self.url + "/api", agent, clock, jitter, threads, trace)
         self._clock = clock
         self._zone = zone
         # Values believed for a while: name -> (until, value).
@@ -198,6 +204,10 @@ class ImmichServer:
         self._kept[name] = (self._clock.seconds() + seconds, value)
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    noisy = False
+
+
 def connect(
     reactor: Any,
     url: str,
@@ -205,6 +215,7 @@ def connect(
     *,
     zone: tzinfo = UTC,
     jitter: Callable[[], float] = random.random,
+    trace: bool = False,
 ) -> ImmichServer:
     """An Immich server on the network, over pooled connections.
 
@@ -212,6 +223,8 @@ def connect(
     SettingsError if it or the URL cannot be used.
     """
     pool = HTTPConnectionPool(reactor, persistent=True)
+    # One line for every connection opened and closed tells nobody anything.
+    pool._factory = _QuietFactory
     pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
     # Twisted's own retry stays on: it repeats a bodyless GET or DELETE at once on a new connection
     # when Immich closed the old one in that very moment.  All others are up to `Http.answer`.
@@ -222,7 +235,7 @@ def connect(
     def threads(work: Callable[[], Any]) -> Awaitable[Any]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)
 
-    return ImmichServer(url, agent, reactor, threads=threads, zone=zone, jitter=jitter)
+    return ImmichServer(url, agent, reactor, threads=threads, zone=zone, jitter=jitter, trace=trace)
 
 
 def trust_only(ca_file: Path) -> BrowserLikePolicyForHTTPS:

@@ -212,6 +212,8 @@ class Http:
     clock: IReactorTime
     jitter: Callable[[], float]
     threads: Threads | None = None
+    #: Whether every request is logged.
+    trace: bool = False
     _client: HTTPClient = field(init=False, repr=False)
     _log = Logger()
 
@@ -273,13 +275,14 @@ class Http:
             raise wire_problem(error) from error
         finally:
             silence.stop()
-            self._log.debug(
-                "{method} {path}: {code} after {seconds:.3f} s",
-                method=method,
-                path=path,
-                code=code,
-                seconds=self.clock.seconds() - started,
-            )
+            if self.trace:
+                self._log.info(
+                    "{method} {path}: {code} after {seconds:.3f} s",
+                    method=method,
+                    path=path,
+                    code=code,
+                    seconds=self.clock.seconds() - started,
+                )
         return response  # type: ignore[no-any-return]
 
     async def stream(

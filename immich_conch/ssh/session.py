@@ -32,9 +32,9 @@ from twisted.conch.ssh.connection import (
     OPEN_UNKNOWN_CHANNEL_TYPE,
     SSHConnection,
 )
-from twisted.logger import Logger
 
 from immich_conch.ssh.channel import SessionChannel
+from immich_conch.ssh.quiet import QuietLogger
 from immich_conch.ssh.wire import PacketError, Reader, string
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Connection(_Connection):
     Only sessions are opened: no forwarding of ports, agents or displays.
     """
 
-    _log = Logger()
+    _log = QuietLogger()
 
     def __init__(self, window: int = WINDOW_BYTES, max_channels: int = MAX_CHANNELS) -> None:
         super().__init__()

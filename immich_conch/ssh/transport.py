@@ -30,12 +30,12 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory as ProtocolFactory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from immich_conch.ssh.algorithms import Algorithms
 from immich_conch.ssh.primes import PRIMES
+from immich_conch.ssh.quiet import QuietLogger
 from immich_conch.ssh.session import MAX_CHANNELS, WINDOW_BYTES, Connection
 from immich_conch.ssh.userauth import MAX_ATTEMPTS, UserAuth
 from immich_conch.ssh.wire import PacketError, Reader, string
@@ -75,7 +75,7 @@ class Transport(_ServerTransport):
     """
 
     ourVersionString = b"SSH-2.0-immich-conch"  # no version numbers for the curious
-    _log = Logger()
+    _log = QuietLogger()
 
     factory: Factory
     service: Any
@@ -307,7 +307,8 @@ class Factory(_SSHFactory):
     """
 
     protocol = Transport
-    _log = Logger()
+    noisy = False
+    _log = QuietLogger()
 
     def __init__(
         self,
