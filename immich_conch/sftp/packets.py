@@ -12,13 +12,10 @@ or a log line.
 from __future__ import annotations
 
 import struct
-from collections import deque
-from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.conch.ssh.filetransfer import (
     FX_EOF,
-    FX_FAILURE,
     FXP_INIT,
     FXP_READ,
     FXP_VERSION,
@@ -26,17 +23,16 @@ from twisted.conch.ssh.filetransfer import (
     SFTPError,
 )
 from twisted.conch.ssh.filetransfer import FileTransferServer as _ConchServer
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from immich_conch.errors import Malformed, SessionRevoked, Unsupported
+from immich_conch.errors import Malformed, Unsupported
 from immich_conch.sftp import wire
-from immich_conch.sftp.ordering import Answer, Handle, Order, Request, normalise
+from immich_conch.sftp.engine import HANDLE_BYTES, READ_MARK_BYTES, Engine
+from immich_conch.sftp.ordering import Answer, Handle, Request
 from immich_conch.sftp.requests import BUILDERS, file_of, no_such_handle, ok
-from immich_conch.sftp.status import to_status
 
 if TYPE_CHECKING:
     # Conch's classes are hardly annotated: to the type checker what we override is untyped.
@@ -52,32 +48,16 @@ MAX_PACKET_BYTES = 2**18 + 2**10
 MAX_READ_BYTES = 261_120
 """The most one READ gives: with its head it fits the 256 KiB that OpenSSH's client takes."""
 
-MAX_HANDLES = 256
-"""Open files and folders of one session."""
-
-MAX_OPERATIONS = 64
-MAX_TRANSFERS = 256
-MAX_TRANSFER_BYTES = 2**24
-"""Unfinished requests of a session: on paths and handles; READs and WRITEs; the bytes of these.
-OpenSSH's client keeps 64 requests of 261,120 bytes under way, rclone 64 of 32 KiB."""
-
-READ_MARK_BYTES = 2**20
-"""With this much waiting for the client no file is read (trap 10)."""
-
-PARSE_MARK_BYTES = 2**21
-"""With this much waiting, say because a client never reads, no request is even looked at."""
-
 _FLUSH_BYTES = 2**18  # answers are collected up to this size before they go to the channel
 
 _UINT32 = struct.Struct("!L")
 _READ = struct.Struct("!LL8sQL")
 _WRITE = struct.Struct("!LL8sQL")
-_HANDLE_BYTES = 8
 _LEAST_BYTES = 5  # a type and an id
 
 
 @implementer(IHalfCloseableProtocol)
-class FileTransferServer(_Server):
+class FileTransferServer(Engine, _Server):
     """One SFTP session over a `ssh.channel.ChannelTransport`.
 
     `client` provides ISFTPServer with async members; files provide ISFTPFile and a plain
@@ -89,23 +69,14 @@ class FileTransferServer(_Server):
 
     def __init__(self, data: bytes | None, avatar: Any, client: Any) -> None:
         # Conch's own would look for an adapter from the avatar to ISFTPServer.
+        Engine.__init__(self)
         self.avatar = avatar
         self.client = client
-        self._order = Order()
-        self._handles: dict[bytes, Handle] = {}
-        self._last_handle = 0
         self._input: bytes | bytearray = b""
         self._at = 0
-        self._ready: deque[Request] = deque()
-        self._held: deque[Request] = deque()
-        self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._consumed = 0
         self._greeted = False
         self._busy = False
         self._input_ended = False
-        self._closing = False
-        self._lost = False
 
     # -- the session's life
 
@@ -153,18 +124,6 @@ class FileTransferServer(_Server):
             self.let_go(handle.target, handle.is_directory)
         self._advance()
 
-    def let_go(self, target: Any, is_directory: bool) -> None:
-        """Abort a file, close a folder, and go on whatever they say."""
-        try:
-            result = target.close() if is_directory else target.abort()
-        except Exception:
-            self._log.failure("An open file could not be let go")
-        else:
-            if isinstance(result, Deferred):
-                result.addErrback(
-                    lambda failure: self._log.failure("An open file failed late", failure=failure)
-                )
-
     def _close_channel(self, reason: str) -> None:
         """Give up on a client that does not speak the protocol."""
         if not self._closing:
@@ -194,21 +153,6 @@ class FileTransferServer(_Server):
         """Whether every whole packet that came has its answer."""
         return self._order.idle and self._has_room()
 
-    def _start_ready(self) -> bool:
-        if not self._ready:
-            return False
-        self._start(self._ready.popleft())
-        return True
-
-    def _start_held(self) -> bool:
-        if not self._held or self._waiting_bytes() > READ_MARK_BYTES:
-            return False
-        self._carry_out(self._held.popleft())
-        return True
-
-    def _waiting_bytes(self) -> int:
-        return self._out_bytes + int(self.transport.buffered)
-
     def _parse(self) -> bool:
         """Take the next packet if it is there whole and there is room for it."""
         data, at = self._input, self._at
@@ -235,15 +179,6 @@ class FileTransferServer(_Server):
         if self._out_bytes >= _FLUSH_BYTES:
             self._flush()
         return True
-
-    def _has_room(self) -> bool:
-        order = self._order
-        return (
-            order.operations < MAX_OPERATIONS
-            and order.transfers < MAX_TRANSFERS
-            and order.transfer_bytes < MAX_TRANSFER_BYTES
-            and self._waiting_bytes() <= PARSE_MARK_BYTES
-        )
 
     # -- requests
 
@@ -282,12 +217,15 @@ class FileTransferServer(_Server):
         self._submit(request)
 
     def _read(self, number: int, size: int, handle_id: bytes, offset: int, length: int) -> None:
-        handle = self._handles.get(handle_id) if size == _HANDLE_BYTES else None
+        handle = self._handles.get(handle_id) if size == HANDLE_BYTES else None
         if handle is None or handle.closing or handle.is_directory:
             self._send_error(number, _why_not(handle))
             return
         length = min(length, MAX_READ_BYTES)
-        if handle.alone is None and not self._held and self._waiting_bytes() <= READ_MARK_BYTES:
+        at_once = (
+            handle.alone is None and not self._held and self._waiting_bytes() <= READ_MARK_BYTES
+        )
+        if at_once:
             try:
                 result = handle.target.readChunk(offset, length)
             except Exception as error:
@@ -296,8 +234,6 @@ class FileTransferServer(_Server):
             if type(result) is bytes:
                 self._send(_data_answer(number, result))
                 return
-        else:
-            result = None
         request = Request(
             number,
             lambda: handle.target.readChunk(offset, length),
@@ -308,15 +244,15 @@ class FileTransferServer(_Server):
             is_data=True,
             size=length,
         )
-        if result is None:
-            self._submit(request)
-        else:
+        if at_once:
             self._take_result(request, result)
+        else:
+            self._submit(request)
 
     def _write(self, data: bytes | bytearray, at: int, end: int) -> None:
         number, size, handle_id, offset, length = _WRITE.unpack_from(data, at)
         start = at + _WRITE.size
-        if size != _HANDLE_BYTES or start + length != end:
+        if size != HANDLE_BYTES or start + length != end:
             self._take(FXP_WRITE, bytes(data[at:end]))
             return
         handle = self._handles.get(handle_id)
@@ -351,135 +287,6 @@ class FileTransferServer(_Server):
             self._take_result(request, result)
         else:
             self._submit(request)
-
-    def _submit(self, request: Request) -> None:
-        """Start a request now, or when what it has to wait for is finished."""
-        blockers = self._order.blockers(request)
-        if not blockers:
-            self._start(request)
-            return
-        request.waits_for = len(blockers)
-        for blocker in blockers:
-            blocker.waiting.append(request)
-        self._order.add(request)
-
-    def _start(self, request: Request) -> None:
-        if self._lost:
-            self._finish(request)
-        elif request.is_read and (self._held or self._waiting_bytes() > READ_MARK_BYTES):
-            if not request.known:
-                self._order.add(request)
-            self._held.append(request)
-        else:
-            self._carry_out(request)
-
-    def _carry_out(self, request: Request) -> None:
-        try:
-            result = request.call()
-        except Exception as error:
-            self._send_error(request.id, error)
-            self._finish(request)
-            return
-        self._take_result(request, result)
-
-    def _take_result(self, request: Request, result: Any) -> None:
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
-        if not isinstance(result, Deferred):
-            self._succeed(result, request)
-            return
-        result.addCallbacks(
-            self._succeed, self._fail, callbackArgs=(request,), errbackArgs=(request,)
-        )
-        if not request.finished and not request.known:
-            self._order.add(request)
-
-    def _succeed(self, result: Any, request: Request) -> None:
-        if not self._lost:
-            try:
-                self._send(request.reply(result))
-            except Exception as error:
-                # A READDIR's EOF, a session full of handles, or a result of the wrong shape.
-                self._send_error(request.id, error)
-        elif request.late is not None:
-            # Opened for a client that is gone (trap 2).
-            request.late(result)
-        self._finish(request)
-
-    def _fail(self, failure: Failure, request: Request) -> None:
-        error = failure.value
-        self._send_error(request.id, RuntimeError() if error is None else error)
-        self._finish(request)
-
-    def _finish(self, request: Request) -> None:
-        request.finished = True
-        self._consumed += request.cost
-        self._ready.extend(self._order.remove(request))
-        self._advance()
-
-    # -- what the requests ask of the session
-
-    def handle(self, handle_id: bytes) -> Handle:
-        """The open file or folder of this id; raises the status for an unknown one."""
-        handle = self._handles.get(handle_id)
-        if handle is None or handle.closing:
-            raise no_such_handle()
-        return handle
-
-    def opened(self, request_id: int, target: Any, path: bytes, is_directory: bool) -> bytes:
-        """Give an opened file or folder a handle of its own, never used before (trap 3)."""
-        if len(self._handles) >= MAX_HANDLES:
-            self.let_go(target, is_directory)
-            raise SFTPError(FX_FAILURE, "too many open files")
-        self._last_handle += 1
-        handle_id = self._last_handle.to_bytes(_HANDLE_BYTES, "big")
-        self._handles[handle_id] = Handle(handle_id, target, path, is_directory)
-        return wire.handle(request_id, handle_id)
-
-    def closed(self, handle: Handle) -> None:
-        """The handle's CLOSE is passed on: it is no longer ours to abort."""
-        self._handles.pop(handle.id, None)
-
-    def renamed(self, old: bytes, new: bytes) -> None:
-        """Files opened below `old` now go by `new`, also for the order of requests."""
-        before = normalise(old)
-        for handle in self._handles.values():
-            path = normalise(handle.path)
-            if path[: len(before)] == before:
-                below = "/".join(path[len(before) :]).encode("utf-8", "surrogateescape")
-                handle.path = new + b"/" + below
-
-    # -- answers
-
-    def _send(self, answer: Answer) -> None:
-        if isinstance(answer, bytes):
-            self._out.append(answer)
-            self._out_bytes += len(answer)
-        else:
-            self._out += answer
-            self._out_bytes += sum(map(len, answer))
-
-    def _send_error(self, number: int, error: BaseException) -> None:
-        code, text = to_status(error)
-        if self._lost:
-            return
-        self._send(wire.status(number, code, text))
-        if isinstance(error, SessionRevoked) and not self._closing:
-            # Nothing will work from here on: the client has to log in again.
-            self._closing = True
-            self._flush()
-            self.transport.disconnect()
-
-    def _flush(self) -> None:
-        """Hand the collected answers and the consumed bytes to the channel."""
-        out, self._out, self._out_bytes = self._out, [], 0
-        consumed, self._consumed = self._consumed, 0
-        if self._lost:
-            return
-        if consumed:
-            self.transport.consumed(consumed)
-        if out:
-            self.transport.writeSequence(out)
 
 
 def _why_not(handle: Handle | None) -> SFTPError:
