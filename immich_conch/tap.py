@@ -234,11 +234,13 @@ class Demo(Service):
             directory=self.settings.demo_dir or None,
         )
         seed(self.demo)
+        site = self.demo.site()
+        # Its access log would be most of what `twistd -n` shows.
+        site.noisy = False
+        site.log = lambda request: None  # type: ignore[method-assign]
         self.socket.listen()
         self.socket.setblocking(False)
-        self.port = self.reactor.adoptStreamPort(
-            self.socket.fileno(), socket.AF_INET, self.demo.site()
-        )
+        self.port = self.reactor.adoptStreamPort(self.socket.fileno(), socket.AF_INET, site)
         self.socket.close()
 
     def startService(self) -> None:
