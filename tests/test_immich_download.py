@@ -202,6 +202,21 @@ async def test_back_pressure_reaches_immich(raw: Any) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_download_paused_before_it_begins_does_not_fill_the_memory(raw: Any) -> None:
+    download, peer = await opened(raw, head(200, 64 * 1024 * 1024))
+    download.pause()
+    taker = Taker().start(download)
+    for _ in range(16):
+        peer.say(bytes(1024 * 1024))
+    await turns(50)
+    assert taker.data == b""
+    assert sum(map(len, download._held)) <= 1024 * 1024
+    download.resume()
+    await until(lambda: len(taker.data) == 16 * 1024 * 1024)
+    download.abort()
+
+
+@pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("begun", [True, False])
 async def test_abort_closes_the_connection_and_says_nothing(raw: Any, begun: bool) -> None:
     download, peer = await opened(raw, head() + b"012")

@@ -13,6 +13,7 @@ import pytest
 import pytest_twisted
 from immich_fakes import Rig, Script, album, album2, asset, started, until, version
 from twisted.logger import globalLogPublisher
+from zope.interface.verify import verifyObject
 
 from immich_conch.errors import (
     BadAnswer,
@@ -26,6 +27,7 @@ from immich_conch.errors import (
     TooOld,
     Unreachable,
 )
+from immich_conch.immich.interfaces import IImmich, IImmichServer
 from immich_conch.immich.session import Session
 
 NOT_FOUND = (400, {"message": "Not found or no album.delete access"})
@@ -521,6 +523,7 @@ async def test_log_out_never_raises(rig: Any) -> None:
 @pytest_twisted.ensureDeferred
 async def test_no_secret_is_in_any_log_event_or_repr(rig: Any) -> None:
     made, script = rig
+    made.server.http.trace = True
     events: list[Any] = []
     globalLogPublisher.addObserver(events.append)
     try:
@@ -536,6 +539,18 @@ async def test_no_secret_is_in_any_log_event_or_repr(rig: Any) -> None:
     everything = repr(events) + repr(session) + repr(by_key) + repr(made.server)
     everything += repr(session.credential) + repr(made.server.http)
     assert "secret" not in everything
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_are_logged_only_for_who_asks(rig: Any) -> None:
+    made, _ = rig
+    events: list[Any] = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        await logged_in(made)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert not any("/auth/login" in str(event.get("path")) for event in events)
 
 
 @pytest_twisted.ensureDeferred
@@ -574,3 +589,10 @@ async def test_media_types_and_trash_switch_are_asked_for_once_in_a_while(rig: A
     made.clock.advance(61)
     await made.server.trash_enabled()
     assert len(script.seen) == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_server_and_session_keep_what_their_interfaces_promise(rig: Any) -> None:
+    made, _ = rig
+    assert verifyObject(IImmichServer, made.server)
+    assert verifyObject(IImmich, await logged_in(made))

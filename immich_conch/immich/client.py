@@ -133,7 +133,8 @@ class ImmichServer:
             fresh = await self.dialect(fresh=True)
             if fresh is dialect and not isinstance(error, Misfit):
                 raise
-            self._log.info("Immich now speaks as {name}", name=fresh.name)
+            if fresh is not dialect:
+                self._log.info("Immich is now spoken to as {name}", name=fresh.name)
         return await work(evolve(fresh, owner_apart=None))
 
     async def media_types(self) -> MediaTypes:

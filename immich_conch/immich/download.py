@@ -145,6 +145,8 @@ class Download(Protocol):
         if self._paused:
             if data:
                 self._held.append(data)
+            # Twisted resumes the connection when the body is taken, paused or not.
+            self.transport.pauseProducing()  # type: ignore[union-attr]
             return
         self._silence.heard()
         if data and self._data is not None:
