@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -49,7 +48,6 @@ from sftp_peer import (
 )
 from twisted.conch.ssh.filetransfer import FXP_INIT, SFTPError
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.logger import LogLevel, globalLogPublisher
 
 from immich_conch import errors
 from immich_conch.sftp import wire
@@ -66,24 +64,6 @@ from immich_conch.sftp.packets import MAX_PACKET_BYTES, MAX_READ_BYTES
 from immich_conch.sftp.status import MAX_TEXT_BYTES, to_status
 
 OK, EOF, NO_SUCH_FILE, DENIED, FAILURE, BAD_MESSAGE, UNSUPPORTED = 0, 1, 2, 3, 4, 5, 8
-
-
-@pytest.fixture
-def critical() -> Iterator[list[dict[str, Any]]]:
-    """The failures logged in a test; a test that expects one empties the list."""
-    events: list[dict[str, Any]] = []
-
-    def observe(event: dict[str, Any]) -> None:
-        if event["log_level"] in (LogLevel.critical, LogLevel.error):
-            events.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield events
-    globalLogPublisher.removeObserver(observe)
-    assert not events
-
-
-pytestmark = pytest.mark.usefixtures("critical")
 
 
 # -- greeting
@@ -278,13 +258,12 @@ def test_trap_3_equal_files_get_different_handles() -> None:
     assert peer.open() not in handles
 
 
-def test_a_wrong_result_of_the_server_is_still_one_answer(critical: list[Any]) -> None:
+def test_a_wrong_result_of_the_server_is_still_one_answer(logged_errors: Any) -> None:
     peer = Peer.greeted(photo=b"x")
     peer.memory.read_data = lambda offset, length: 7
     answer = peer.ask(READ, ns(peer.open()), struct.pack("!QL", 0, 10))
     assert (answer.code, answer.text) == (FAILURE, b"internal error")
-    assert len(critical) == 1
-    critical.clear()
+    assert len(logged_errors.flush(TypeError)) == 1
 
 
 # -- listings
@@ -388,14 +367,13 @@ def test_what_waits_at_the_drop_never_starts() -> None:
     assert peer.memory.called() == ["open", "write", "abort"]
 
 
-def test_a_file_that_fails_to_abort_does_not_keep_the_others(critical: list[Any]) -> None:
+def test_a_file_that_fails_to_abort_does_not_keep_the_others(logged_errors: Any) -> None:
     peer = Peer.greeted()
     peer.open(b"/one"), peer.open(b"/two")
     peer.memory.errors["abort"] = ValueError("broken")
     peer.drop()
     assert peer.memory.called().count("abort") == 2
-    assert len(critical) == 2
-    critical.clear()
+    assert len(logged_errors.flush(ValueError)) == 2
 
 
 def test_at_the_clients_eof_outstanding_answers_come_first() -> None:
@@ -740,10 +718,9 @@ def test_a_long_text_is_cut_between_characters() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("boom"), OSError("no number")])
-def test_what_nobody_foresaw_is_logged_once(error: Exception, critical: list[Any]) -> None:
+def test_what_nobody_foresaw_is_logged_once(error: Exception, logged_errors: Any) -> None:
     assert to_status(error) == (FAILURE, b"internal error")
-    assert len(critical) == 1
-    critical.clear()
+    assert len(logged_errors.flush(type(error))) == 1
 
 
 def test_a_revoked_session_is_told_and_then_ended() -> None:
