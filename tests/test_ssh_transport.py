@@ -326,6 +326,37 @@ def test_a_full_tcp_buffer_holds_the_channels_back(link: Link) -> None:
     assert link.server.can_write
 
 
+@pytest.mark.parametrize("rekeying", [False, True])
+def test_who_asks_on_and_takes_no_answer_is_cut_off(
+    link: Link, lines: list[Any], rekeying: bool
+) -> None:
+    link.secure()
+    link.guess(PASSWORD)
+    link.pump()
+    if rekeying:
+        link.server.sendKexInit()
+    else:
+        link.server.pauseProducing()
+    for _ in range(20_000):
+        link.server.dispatchMessage(80, ns(b"keepalive@openssh.com") + b"\x01")
+    assert link.down.aborted and len(lines) == 1
+    assert len(link.down.value()) < 2**21
+    link.server.connectionLost(None)
+    assert link.world.logouts == 1
+
+
+def test_small_answers_pass_a_full_tcp_buffer(link: Link) -> None:
+    link.secure()
+    link.guess(PASSWORD)
+    link.pump()
+    for _ in range(20):
+        link.server.pauseProducing()
+        for _ in range(1000):
+            link.server.dispatchMessage(80, ns(b"keepalive@openssh.com") + b"\x01")
+        link.server.resumeProducing()
+    assert not link.down.aborted
+
+
 def test_trap_14_conchs_own_lists_stay_as_they_are(link: Link) -> None:
     assert b"3des-cbc" not in link.server.supportedCiphers
     assert b"3des-cbc" in SSHServerTransport.supportedCiphers

@@ -59,6 +59,11 @@ LINGER = 5.0
 TCP_BUFFER_BYTES = 2**18
 """What may wait in the TCP connection before the channels hold their data back."""
 
+MAX_UNSENT_BYTES = 2**20
+PACKET_COST_BYTES = 64
+"""What may be said on top of a full TCP connection or inside a key exchange, and what a packet
+counts besides its payload."""
+
 # RFC 4250, section 4.1.2: 30-49 belong to the key exchange, 50 and above to services.
 _FIRST_KEX_METHOD_MESSAGE = 30
 _FIRST_SERVICE_MESSAGE = 50
@@ -86,6 +91,7 @@ class Transport(_ServerTransport):
         self._ended = False
         self._counted = False
         self._tcp_full = False
+        self._unsent = 0
         self._kex_received = False
         self._keys_ready = False
         self._timer: IDelayedCall | None = None
@@ -188,9 +194,22 @@ class Transport(_ServerTransport):
         return packet
 
     def sendPacket(self, messageType: int, payload: bytes) -> None:
-        """Send a packet; after a disconnect nothing is sent any more."""
-        if not self._ended:
-            super().sendPacket(messageType, payload)
+        """Send a packet; after a disconnect nothing is sent any more.
+
+        Channels hold their data back while nothing leaves, so what is sent then are answers to
+        small messages; a peer that asks on and never listens is cut off.
+        """
+        if self._ended:
+            return
+        if self._tcp_full or self._blockedByKeyExchange is not None:
+            self._unsent += len(payload) + PACKET_COST_BYTES
+            if self._unsent > MAX_UNSENT_BYTES:
+                self._ended = True
+                self._log.info("{peer}: takes no answers, cutting it off", peer=self.peer)
+                self._stop_timer()
+                self.transport.abortConnection()
+                return
+        super().sendPacket(messageType, payload)
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         """Hand a message on; whatever is wrong with it ends the connection with one line."""
@@ -291,8 +310,10 @@ class Transport(_ServerTransport):
         """The connection is gone; connectionLost follows."""
 
     def _resume_writing(self) -> None:
-        if self.can_write and isinstance(self.service, Connection):
-            self.service.resume_writing()
+        if self.can_write:
+            self._unsent = 0
+            if isinstance(self.service, Connection):
+                self.service.resume_writing()
 
 
 def _nothing(transport: Transport) -> None:
