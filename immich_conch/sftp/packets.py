@@ -170,7 +170,7 @@ class FileTransferServer(Engine, _Server):
         kind = data[at + 4]
         if not self._greeted:
             self._greet(kind, bytes(data[at + 5 : end]))
-        elif kind == FXP_READ and length == 1 + _READ.size:
+        elif kind == FXP_READ and length > _READ.size:
             self._read(*_READ.unpack_from(data, at + 5))
         elif kind == FXP_WRITE and length > _WRITE.size:
             self._write(data, at + 5, end)
@@ -252,7 +252,7 @@ class FileTransferServer(Engine, _Server):
     def _write(self, data: bytes | bytearray, at: int, end: int) -> None:
         number, size, handle_id, offset, length = _WRITE.unpack_from(data, at)
         start = at + _WRITE.size
-        if size != HANDLE_BYTES or start + length != end:
+        if size != HANDLE_BYTES or start + length > end:
             self._take(FXP_WRITE, bytes(data[at:end]))
             return
         handle = self._handles.get(handle_id)
@@ -260,7 +260,7 @@ class FileTransferServer(Engine, _Server):
             self._send_error(number, _why_not(handle))
             return
         with memoryview(data) as view:
-            content = bytes(view[start:end])
+            content = bytes(view[start : start + length])
         idle = handle.idle
         if idle:
             try:

@@ -89,7 +89,6 @@ def file_of(handle: Handle) -> Handle:
 
 def _open(session: Session, number: int, fields: Reader) -> Request:
     path, flags, attrs = fields.string(), fields.uint32(), fields.attrs()
-    fields.end()
     return Request(
         number,
         lambda: session.client.openFile(path, flags, attrs),
@@ -102,7 +101,6 @@ def _open(session: Session, number: int, fields: Reader) -> Request:
 
 def _close(session: Session, number: int, fields: Reader) -> Request:
     handle = session.handle(fields.string())
-    fields.end()
     handle.closing = True
 
     def close() -> Any:
@@ -121,7 +119,6 @@ def _close(session: Session, number: int, fields: Reader) -> Request:
 
 def _fstat(session: Session, number: int, fields: Reader) -> Request:
     handle = _file(session, fields)
-    fields.end()
     return Request(
         number,
         lambda: handle.target.getAttrs(),
@@ -133,7 +130,6 @@ def _fstat(session: Session, number: int, fields: Reader) -> Request:
 
 def _fsetstat(session: Session, number: int, fields: Reader) -> Request:
     handle, attrs = _file(session, fields), fields.attrs()
-    fields.end()
     return Request(
         number,
         lambda: handle.target.setAttrs(attrs),
@@ -146,7 +142,6 @@ def _fsetstat(session: Session, number: int, fields: Reader) -> Request:
 
 def _opendir(session: Session, number: int, fields: Reader) -> Request:
     path = fields.string()
-    fields.end()
     return Request(
         number,
         lambda: session.client.openDirectory(path),
@@ -158,7 +153,6 @@ def _opendir(session: Session, number: int, fields: Reader) -> Request:
 
 def _readdir(session: Session, number: int, fields: Reader) -> Request:
     handle = session.handle(fields.string())
-    fields.end()
     if not handle.is_directory:
         raise SFTPError(FX_FAILURE, "the handle is a file's")
     return Request(
@@ -200,7 +194,6 @@ def _status_of_path(member: str, with_attrs: bool) -> Builder:
     def build(session: Session, number: int, fields: Reader) -> Request:
         path = fields.string()
         arguments = (path, fields.attrs()) if with_attrs else (path,)
-        fields.end()
         return Request(
             number,
             lambda: getattr(session.client, member)(*arguments),
@@ -215,7 +208,6 @@ def _status_of_path(member: str, with_attrs: bool) -> Builder:
 def _stat(follow: bool) -> Builder:
     def build(session: Session, number: int, fields: Reader) -> Request:
         path = fields.string()
-        fields.end()
         return Request(
             number,
             lambda: session.client.getAttrs(path, follow),
@@ -231,7 +223,6 @@ def _path_of_path(member: str) -> Builder:
 
     def build(session: Session, number: int, fields: Reader) -> Request:
         path = fields.string()
-        fields.end()
         return Request(
             number,
             lambda: getattr(session.client, member)(path),
@@ -244,7 +235,6 @@ def _path_of_path(member: str) -> Builder:
 
 def _rename(session: Session, number: int, fields: Reader) -> Request:
     old, new = fields.string(), fields.string()
-    fields.end()
 
     def reply(_: Any) -> bytes:
         session.renamed(old, new)
@@ -261,7 +251,6 @@ def _rename(session: Session, number: int, fields: Reader) -> Request:
 
 def _symlink(session: Session, number: int, fields: Reader) -> Request:
     link, target = fields.string(), fields.string()
-    fields.end()
     return Request(
         number,
         lambda: session.client.makeLink(link, target),
@@ -329,14 +318,12 @@ def _extended(session: Session, number: int, fields: Reader) -> Request:
 def _read(session: Session, number: int, fields: Reader) -> Request:
     """A READ that `packets` could not take: malformed, or its handle is none of ours."""
     fields.string(), fields.uint64(), fields.uint32()
-    fields.end()
     raise no_such_handle()
 
 
 def _write(session: Session, number: int, fields: Reader) -> Request:
     """A WRITE that `packets` could not take: malformed, or its handle is none of ours."""
     fields.string(), fields.uint64(), fields.string()
-    fields.end()
     raise no_such_handle()
 
 

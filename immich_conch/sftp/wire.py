@@ -48,7 +48,11 @@ _KNOWN_FLAGS = _FULL_FLAGS | FILEXFER_ATTR_EXTENDED
 
 
 class Reader:
-    """The fields of a request's body, in order; a field that is not there raises Malformed."""
+    """The fields of a request's body, in order; a field that is not there raises Malformed.
+
+    Bytes behind the last field are ignored, as OpenSSH's server does: rclone's SFTP library sends
+    the last WRITE of a file as a full packet of which only the beginning is data.
+    """
 
     __slots__ = ("_at", "_body")
 
@@ -112,11 +116,6 @@ class Reader:
         """Whatever is left."""
         at, self._at = self._at, len(self._body)
         return self._body[at:]
-
-    def end(self) -> None:
-        """Nothing may be left; raises Malformed."""
-        if self._at != len(self._body):
-            raise Malformed("The request is longer than it should be.")
 
 
 def string(data: bytes) -> bytes:
