@@ -4,16 +4,16 @@ The scenarios were recorded one after the other on one server, so they are repla
 on one demo: what an earlier scenario left behind is there for the later ones, and the sync
 streams can be compared whole.  Two things happened on the real server outside of the recordings
 and are made up for: other users were there before (they show in the streams), and some of
-Alice's assets were trashed between `live_tags` and `sync` (`before_sync`).
+Alice's assets were trashed between `live_tags` and `sync` (`_trash_before_sync`).
 
 A label (`uuid-0001`, `token-alice`) stands for whatever the demo answers where the label first
 appears; from then on it must be the same.  A label that first appears in a request is an id that
 never existed, except for the user an album is shared with, which is Bob.
 
 Values are compared as they are, but for: times of the recording's own day (their format is
-compared), file hashes of thumbnails, avatar colours (made of an address that the recordings
-masked), the first thumbnail of several assets (the database's choice), figures of the server's
-disk and build.
+compared, and of an album's `updatedAt` whether it moved), `thumbhash`, avatar
+colours (made of an address that the recordings masked), the first thumbnail of several assets
+(the database's choice), figures of the server's disk and build.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import io
 import json
 import re
 import uuid
+from copy import deepcopy
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ class Replay:
         self.differences: dict[str, list[str]] = {}
         self.compared = 0
         self.labels: dict[str, str] = {}
+        self.stamps: dict[str, dict[str, str]] = {}
         self._scenario = ""
         self._add_users()
 
@@ -286,11 +288,11 @@ class Replay:
         for line in expected:
             wanted = json.loads(line)
             for number, candidate in enumerate(left):
-                before = dict(self.labels)
+                before, stamps = dict(self.labels), deepcopy(self.stamps)
                 if not self._compare(wanted, candidate, ""):
                     del left[number]
                     break
-                self.labels = before
+                self.labels, self.stamps = before, stamps
             else:
                 found.append(f"missing: {line[:300]}")
         left = [line for line in left if line["type"] not in raced]
@@ -306,6 +308,8 @@ class Replay:
                 )
                 if keys
             ]
+            if "updatedAt" in expected and {"albumName", "thumbnailAssetId"} & expected.keys():
+                found += self._compare_move(expected, got)
             for key in expected.keys() & got.keys():
                 found += self._compare(expected[key], got[key], f"{path}.{key}")
             return found
@@ -325,6 +329,18 @@ class Replay:
             )
         if type(expected) is not type(got) or expected != got:
             return [f"{path}: {got!r}, not {expected!r}"]
+        return []
+
+    def _compare_move(self, expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
+        """An album's `updatedAt` moves where the real one moved, and only there."""
+        stamps = self.stamps.setdefault(str(got.get("id")), {})
+        recorded, actual = expected["updatedAt"], str(got.get("updatedAt"))
+        known = stamps.get(recorded)
+        if known is None and actual in stamps.values():
+            return [f"updatedAt should have moved, {recorded}"]
+        if known is not None and known != actual:
+            return [f"updatedAt should not have moved, {recorded}"]
+        stamps[recorded] = actual
         return []
 
     def _same_text(self, expected: str, got: str, path: str) -> bool:

@@ -100,6 +100,29 @@ def test_requests_and_open_sessions_are_counted(demo: DemoImmich, ann: Client) -
     }
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "data"),
+    [
+        ("POST", "/search/metadata", {"page": 0}),
+        ("POST", "/search/metadata", {"size": "many"}),
+        ("POST", "/search/metadata", {"albumIds": [5]}),
+        ("POST", "/search/metadata", {"visibility": "nowhere"}),
+        ("POST", "/search/metadata", {"takenAfter": "yesterday"}),
+        ("POST", "/assets/bulk-upload-check", {"assets": [1]}),
+        ("DELETE", "/assets/metadata", {"items": [1]}),
+        ("PUT", "/assets/metadata", {"items": [{"key": "k", "value": 1}]}),
+        ("POST", "/sync/stream", {"types": ["Everything"]}),
+        ("POST", "/sync/ack", {"acks": ["AssetV1"]}),
+        ("POST", "/albums", {"albumName": True}),
+        ("POST", "/albums", {"albumName": "x", "assetIds": "all"}),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_400(
+    ann: Client, method: str, path: str, data: object
+) -> None:
+    assert ann(method, path, data).status == 400
+
+
 def test_an_unknown_route_is_404(ann: Client) -> None:
     assert ann("GET", "/nothing").status == 404
     assert ann("PUT", "/albums/00000000-0000-4000-8000-000000000000").status == 404

@@ -203,3 +203,27 @@ def test_a_large_download_waits_for_the_client() -> None:
         assert transport.total > before
     assert transport.most < 256 * 1024
     demo.close()
+
+
+def test_an_idle_connection_is_closed_and_a_stalled_upload_is_not() -> None:
+    demo, clock = make_demo()
+    demo.add_user("ann@example.com", "pw", "Ann")
+    ann = log_in(demo, "ann@example.com", "pw")
+    kind, form = ann.form("a.jpg", b"x" * 1000)
+    transport = StringTransport()
+    protocol = demo.site().buildProtocol(None)
+    protocol.makeConnection(transport)
+    head = (
+        f"POST /api/assets HTTP/1.1\r\nHost: demo\r\nContent-Type: {kind}\r\n"
+        f"Authorization: {ann.headers['Authorization']}\r\nContent-Length: {len(form)}\r\n\r\n"
+    )
+    protocol.dataReceived(head.encode() + form[:500])
+    clock.advance(320)
+    assert not transport.disconnecting
+    protocol.dataReceived(form[500:])
+    assert b" 201 Created" in transport.value()
+    clock.advance(4.9)
+    assert not transport.disconnecting
+    clock.advance(0.2)
+    assert transport.disconnecting
+    demo.close()

@@ -69,7 +69,8 @@ class Albums:
             self._join(album, user, role)
         for asset in assets:
             self._link(album, asset)
-        album.thumbnail = assets[0].id if assets else None
+        # Which of several it is, is the database's choice in Immich; it was never the first.
+        album.thumbnail = assets[-1].id if assets else None
         self._save(album)
         return album
 

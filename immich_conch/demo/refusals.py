@@ -117,6 +117,22 @@ def too_big(modern: bool, path: str, maximum: int) -> Refusal:
     )
 
 
+def too_small(modern: bool, path: str, minimum: int) -> Refusal:
+    """A number is below its limit."""
+    return _invalid(
+        modern,
+        [f"{path} must not be less than {minimum}"],
+        {
+            "origin": "number",
+            "code": "too_small",
+            "minimum": minimum,
+            "inclusive": True,
+            "path": [path],
+            "message": f"Too small: expected number to be >={minimum}",
+        },
+    )
+
+
 def bad_option(modern: bool, path: str, options: list[str]) -> Refusal:
     """A value is none of an enumeration."""
     return _invalid(

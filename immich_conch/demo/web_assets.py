@@ -187,7 +187,9 @@ def _set_many_notes(call: Call) -> Answer:
 
 
 def _drop_many_notes(call: Call) -> Answer:
-    items = call.fields(items="array!")["items"]
+    items = [
+        item if isinstance(item, dict) else {} for item in call.fields(items="array!")["items"]
+    ]
     ids = [check_uuid(call.modern, "assetId", item.get("assetId")) for item in items]
     assets = call.core.assets.find_all(call.user, ids, "asset.update")
     for asset, item in zip(assets, items, strict=True):

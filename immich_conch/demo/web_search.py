@@ -12,7 +12,7 @@ from typing import Any
 from immich_conch.demo.assets import VISIBILITIES, normal_checksum
 from immich_conch.demo.dates import parse
 from immich_conch.demo.entities import Asset
-from immich_conch.demo.refusals import bad_date, check_uuid, too_big
+from immich_conch.demo.refusals import bad_date, check_uuid, too_big, too_small
 from immich_conch.demo.routing import Answer, Call, Route
 
 MAX_SIZE = 1000
@@ -113,6 +113,9 @@ def _search(call: Call) -> Answer:
     size, page = int(data.get("size", _DEFAULT_SIZE)), int(data.get("page", 1))
     if size > MAX_SIZE:
         raise too_big(call.modern, "size", MAX_SIZE)
+    for path, number in (("size", size), ("page", page)):
+        if number < 1:
+            raise too_small(call.modern, path, 1)
     if "visibility" in data:
         call.option("visibility", data["visibility"], VISIBILITIES)
     album_ids = [check_uuid(call.modern, "albumIds", value) for value in data.get("albumIds", ())]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from immich_conch.demo.assets import normal_checksum
+from immich_conch.demo.assets import VISIBILITIES, normal_checksum
 from immich_conch.demo.dates import parse
 from immich_conch.demo.entities import Asset, User
 from immich_conch.demo.media import asset_type, extension
@@ -96,6 +96,7 @@ def _upload(call: Call) -> Answer:
                 raise wrong_type(False, path, "string", None)
     taken, modified = _dates(call, fields)
     items = _items(call, fields.get("metadata"))
+    visibility = call.option("visibility", fields.get("visibility", "timeline"), VISIBILITIES)
     live_video = _live_video(call, fields)
     if call.modern and not file.size:
         raise Refusal(400, "File is empty")
@@ -125,7 +126,7 @@ def _upload(call: Call) -> Answer:
         device_asset_id=fields.get("deviceAssetId", ""),
         device_id=fields.get("deviceId", ""),
         favorite=fields.get("isFavorite") == "true",
-        visibility=fields.get("visibility", "timeline"),
+        visibility=visibility,
         live_video=live_video,
     )
     state.storage.keep(body.claim(), asset_id)
