@@ -96,6 +96,20 @@ def test_without_a_directory_nothing_is_left_behind() -> None:
     assert not root.exists()
 
 
+def test_a_closed_demo_does_nothing_any_more() -> None:
+    demo, clock = make_demo()
+    demo.add_user("ann@example.com", "pw", "Ann")
+    ann = log_in(demo, "ann@example.com", "pw")
+    first = ann.upload("a.jpg", b"bytes").json["id"]
+    ann("DELETE", "/assets", {"ids": [first], "force": True})
+    root = demo.state.storage.root
+    demo.close()
+    clock.advance(10)
+    assert demo.state.assets[first].status == "deleted"
+    assert not demo.state.assets[first].extracted
+    assert not root.exists()
+
+
 def test_an_asset_can_come_from_a_file_that_stays(tmp_path: Path) -> None:
     demo, _clock = make_demo()
     source = tmp_path / "source.jpg"

@@ -100,7 +100,7 @@ class Assets:
 
     def extract_later(self, asset: Asset) -> None:
         """Read the asset's own dates and sizes after a while."""
-        self._state.clock.callLater(EXTRACTION_DELAY, self._extract_if_there, asset.id)
+        self._state.later(EXTRACTION_DELAY, self._extract_if_there, asset.id)
 
     def _extract_if_there(self, asset_id: str) -> None:
         asset = self._state.assets.get(asset_id)
@@ -167,9 +167,8 @@ class Assets:
             self._state.stale_thumbnails |= asset.albums
             self.touch(asset)
         if final:
-            self._state.clock.callLater(
-                DELETION_DELAY, self._remove_all, [asset.id for asset in assets]
-            )
+            ids = [asset.id for asset in assets]
+            self._state.later(DELETION_DELAY, self._remove_all, ids)
 
     def _remove_all(self, ids: Sequence[str]) -> None:
         for asset_id in ids:

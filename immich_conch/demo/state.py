@@ -78,6 +78,7 @@ class State:
         self.stale_thumbnails: set[str] = set()
         self._seq = 0
         self._now = 0
+        self._calls: set[Any] = set()
         if self.store is not None:
             self._load(self.store)
 
@@ -109,12 +110,25 @@ class State:
             self.store.flush()
 
     def close(self) -> None:
-        """Write what is left; remove what was temporary."""
+        """Write what is left; remove what was temporary.  What was due later is not done."""
+        for waiting in self._calls:
+            waiting.cancel()
+        self._calls.clear()
         if self.store is not None:
             self.flush()
             self.store.close()
             self.store = None
         self.storage.close()
+
+    def later(self, delay: float, call: Callable[..., object], *args: object) -> None:
+        """Call after `delay` seconds, unless the demo is closed before."""
+
+        def run() -> None:
+            self._calls.discard(waiting)
+            call(*args)
+
+        waiting = self.clock.callLater(delay, run)
+        self._calls.add(waiting)
 
     def record(self, kind: str, **ids: str) -> None:
         """Write a line of the log of deletions."""

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +64,8 @@ class Storage:
         """The directory, made if it is not there yet."""
         if self._root is None:
             self._root = Path(tempfile.mkdtemp(prefix="demo-immich-"))
+            # Also without a `close`, at the latest when the process ends.
+            self._remove = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
         return self._root
 
     def incoming(self) -> tuple[BinaryIO, Path]:
@@ -136,5 +139,5 @@ class Storage:
     def close(self) -> None:
         """Remove the temporary directory, if it is one."""
         if not self._kept and self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
+            self._remove()
             self._root = None
