@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from immich_conch import settings as settings_module
+from immich_conch import volumes
 from immich_conch.accounts import Accounts
 from immich_conch.auth import ImmichChecker, Realm
 from immich_conch.counters import Counters
@@ -171,12 +172,15 @@ class SFTPService(Service):
         self.connections: set[Any] = set()
         #: What there is to say once the log is open.
         self.lines: list[str] = []
+        self.warnings: list[str] = []
 
     def startService(self) -> None:
         """Say which Immich this is, and serve either way."""
         super().startService()
         for line in self.lines:
             self._log.info("{line}", line=line)
+        for line in self.warnings:
+            self._log.warn("{line}", line=line)
         self.reactor.callWhenRunning(lambda: Deferred.fromCoroutine(self._greet()))
 
     async def _greet(self) -> None:
@@ -332,6 +336,9 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     )
     for fingerprint in fingerprints(host_keys):
         main.lines.append(f"host key {fingerprint}")
+    main.warnings += volumes.warnings(
+        {"the host keys": settings.host_key_dir, "uploads on their way": settings.spool_dir}
+    )
     for text in settings.endpoint:
         try:
             endpoint = serverFromString(reactor, text)
