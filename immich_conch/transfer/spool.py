@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, field, frozen
@@ -93,6 +94,9 @@ class SpoolFile:
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write at an offset; raises NoSpace or Refused."""
+        if not data:
+            # As on POSIX, nothing written beyond the end extends nothing.
+            return
         end = offset + len(data)
         if end > MAX_FILE:
             raise NoSpace("The file is larger than this service takes (8 TiB).")
@@ -102,13 +106,11 @@ class SpoolFile:
                 more = os.pwrite(self.fd, memoryview(data)[done:], offset + done)
                 done += more
         except OSError as error:
-            if error.errno in _FULL:
-                raise NoSpace from error
-            raise Refused(f"The upload spool cannot be written: {error.strerror}.") from error
+            raise _own(error) from error
         if offset == self._hashed:
             self._sha1.update(data)
             self._hashed = end
-        elif data:
+        else:
             self._hashed = -1
         self.written = self.written.add(offset, end)
         self.size = max(self.size, end)
@@ -120,9 +122,7 @@ class SpoolFile:
         try:
             os.ftruncate(self.fd, size)
         except OSError as error:
-            if error.errno in _FULL:
-                raise NoSpace from error
-            raise Refused(f"The upload spool cannot be written: {error.strerror}.") from error
+            raise _own(error) from error
         if size < self._hashed:
             self._hashed = -1
         self.written = self.written.cut(size)
@@ -140,9 +140,7 @@ class SpoolFile:
         try:
             os.fsync(self.fd)
         except OSError as error:
-            if error.errno in _FULL:
-                raise NoSpace from error
-            raise Refused(f"The upload spool cannot be written: {error.strerror}.") from error
+            raise _own(error) from error
 
     @property
     def hash_ready(self) -> bool:
@@ -203,9 +201,7 @@ class Spool:
         try:
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            if error.errno in _FULL:
-                raise NoSpace from error
-            raise Refused(f"The upload spool cannot be written: {error.strerror}.") from error
+            raise _own(error) from error
         file = SpoolFile(file_id, path, fd)
         self.files[file_id] = file
         return file
@@ -218,30 +214,43 @@ class Spool:
 
         Raises NoSpace or Refused; then nothing may be said to be safe.
         """
-        try:
-            if self.sync:
-                os.fsync(file.fd)
-            self.journal(file, entry)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise NoSpace from error
-            raise Refused(f"The upload spool cannot be written: {error.strerror}.") from error
+        if self.sync:
+            file.flush()
+        self.journal(file, entry)
 
     def journal(self, file: SpoolFile, entry: Mapping[str, Any]) -> None:
-        """Replace the journal entry of a sealed file, durably (blocking)."""
+        """Replace the journal entry of a sealed file, durably (blocking).
+
+        Raises NoSpace or Refused.  An entry never outlives its file: one that was discarded
+        meanwhile, on the reactor's thread, gets none.
+        """
         path = self._entry_path(file)
         fresh = f"{path}.new"
         text = json.dumps({"format": FORMAT, "id": file.id, **entry}, ensure_ascii=True)
-        fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, text.encode())
+            try:
+                self._write_entry(fresh, text.encode())
+                os.replace(fresh, path)
+            except OSError:
+                _unlink(fresh)
+                raise
+            if file.id not in self.files:
+                _unlink(path)
+                return
+            if self.sync:
+                self._sync_directory()
+        except OSError as error:
+            raise _own(error) from error
+
+    def _write_entry(self, path: str, data: bytes) -> None:
+        fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            while data:
+                data = data[os.write(fd, data) :]
             if self.sync:
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.replace(fresh, path)
-        if self.sync:
-            self._sync_directory()
 
     def _sync_directory(self) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -254,9 +263,19 @@ class Spool:
         """Remove the entry, then the data; the order keeps an entry from naming nothing."""
         if self.files.pop(file.id, None) is None:
             return
-        for path in (self._entry_path(file), file.path):
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                continue
-        file.close()
+        try:
+            for path in (self._entry_path(file), file.path):
+                _unlink(path)
+        finally:
+            file.close()
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _own(error: OSError) -> Refused:
+    if error.errno in _FULL:
+        return NoSpace()
+    return Refused(f"The upload spool cannot be written: {error.strerror}.")
