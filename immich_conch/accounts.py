@@ -9,8 +9,8 @@ its last session for a while, so that names once shown stay as they were.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -26,9 +26,10 @@ from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
 from immich_conch.library.tree import Tree
 from immich_conch.settings import Settings
+from immich_conch.transfer.commits import Threads
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Spool
-from immich_conch.transfer.uploads import Threads, Uploads
+from immich_conch.transfer.uploads import Uploads
 
 #: Seconds that a user's catalog is kept after the last session.
 KEEP = 1800.0
@@ -39,12 +40,40 @@ STOP_PARALLEL = 8
 PASSWORD = "password"  # noqa: S105 -- the name of a kind, not one of them
 
 
+T = TypeVar("T")
+
+
+@define(eq=False)
+class _Sessions:
+    """The live sessions of one credential, which may ask for its catalog."""
+
+    leases: list[Lease] = field(factory=list)
+
+    async def ask(self, work: Callable[[IImmich], Awaitable[T]], /) -> T:
+        """Ask with the newest session that Immich still knows; raises SessionRevoked without one.
+
+        The session is held meanwhile, for the connection it belongs to may close and log out
+        while another waits for the same answer; and one that was revoked must not end others.
+        """
+        for lease in reversed(self.leases.copy()):
+            if lease.revoked or not lease.holders:
+                continue
+            lease.hold()
+            try:
+                return await work(lease.immich)
+            except SessionRevoked:
+                lease.revoked = True
+            finally:
+                lease.release()
+        raise SessionRevoked
+
+
 @define(eq=False)
 class _Shared:
-    """A catalog and the live sessions that may ask for it."""
+    """A catalog and the sessions that may ask for it."""
 
     catalog: Catalog
-    leases: list[Lease] = field(factory=list)
+    sessions: _Sessions
     idle_since: float = 0.0
 
 
@@ -92,7 +121,7 @@ class Accounts:
         if shared is None:
             shared = account.shared[credential] = self._new_shared()
         lease = Lease(immich, shared.catalog, self._idle)
-        shared.leases.append(lease)
+        shared.sessions.leases.append(lease)
         return lease.hold()
 
     def _account(self, user_id: str) -> Account:
@@ -118,20 +147,14 @@ class Accounts:
         return account
 
     def _new_shared(self) -> _Shared:
-        leases: list[Lease] = []
-
-        def immich() -> IImmich:
-            if not leases:
-                raise SessionRevoked
-            return leases[-1].immich
-
+        sessions = _Sessions()
         catalog = Catalog(
-            immich,
+            sessions.ask,
             self.clock,
             freshness=self.settings.freshness,
             ignore_case=self.settings.ignore_case,
         )
-        return _Shared(catalog, leases)
+        return _Shared(catalog, sessions)
 
     def uploads(self, lease: Lease) -> Uploads:
         """The uploads in flight of a session's user."""
@@ -153,8 +176,8 @@ class Accounts:
     def _idle(self, lease: Lease) -> None:
         """Nobody needs the session any more: log it out."""
         for shared in self._accounts[lease.immich.user.id].shared.values():
-            if lease in shared.leases:
-                shared.leases.remove(lease)
+            if lease in shared.sessions.leases:
+                shared.sessions.leases.remove(lease)
                 shared.idle_since = self.clock.seconds()
         goodbye = Deferred.fromCoroutine(lease.immich.log_out())
         self._goodbyes.add(goodbye)
@@ -169,7 +192,7 @@ class Accounts:
         limit = self.clock.seconds() - KEEP
         for user_id, account in list(self._accounts.items()):
             for credential, shared in list(account.shared.items()):
-                if not shared.leases and shared.idle_since <= limit:
+                if not shared.sessions.leases and shared.idle_since <= limit:
                     del account.shared[credential]
             if not account.shared and not len(account.uploads):
                 del self._accounts[user_id]

@@ -12,8 +12,9 @@ It must know nothing of SFTP, of HTTP, or of uploads in flight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Protocol, TypeVar
 
 import attrs
 from attrs import Factory, define, field, frozen
@@ -24,6 +25,15 @@ from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.gather import Shared, gather
+
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Runs work with a live session of the credential, which stays open as long as it runs."""
+
+    async def __call__(self, work: Callable[[IImmich], Awaitable[T]], /) -> T: ...
+
 
 #: The word in an album's description that keeps it out of SFTP (from the original program).
 HIDING_WORD = "#nosync"
@@ -81,11 +91,11 @@ def is_hidden(album: Album) -> bool:
 class Catalog:
     """The albums and assets that one credential sees.
 
-    `immich` hands out a live session of that credential, `clock.seconds()` is monotonic enough to
+    `ask` lends a live session of that credential, `clock.seconds()` is monotonic enough to
     measure ages; `freshness` is in seconds.
     """
 
-    immich: Callable[[], IImmich]
+    ask: Ask
     clock: IReactorTime
     freshness: float = 2.0
     ignore_case: bool = False
@@ -141,7 +151,8 @@ class Catalog:
 
     async def _refresh_albums(self) -> _Albums:
         at = self.clock.seconds()
-        by_id: dict[str, Album] = {album.id: album for album in await self.immich().albums()}
+        albums = await self.ask(lambda immich: immich.albums())
+        by_id: dict[str, Album] = {album.id: album for album in albums}
         for album_id, album in self._album_changes:
             if album is None:
                 by_id.pop(album_id, None)
@@ -200,8 +211,7 @@ class Catalog:
                 self._asset_changes.pop(album_id, None)
 
     async def _refresh_folder(self, album: Album) -> Folder:
-        listing = await self.immich().assets(album)
-        assets = await self._with_sizes({asset.id: asset for asset in listing if asset.listed})
+        assets = await self.ask(partial(self._content, album))
         for change in self._asset_changes.get(album.id, ()):
             assets = change.apply(assets)
         folder = Folder(validator=album.validator, assets=assets)
@@ -209,12 +219,16 @@ class Catalog:
         self._folders[album.id] = folder
         return folder
 
-    async def _with_sizes(self, assets: dict[str, Asset]) -> dict[str, Asset]:
+    async def _content(self, album: Album, immich: IImmich) -> dict[str, Asset]:
+        listing = await immich.assets(album)
+        assets = {asset.id: asset for asset in listing if asset.listed}
+        return await self._with_sizes(assets, immich)
+
+    async def _with_sizes(self, assets: dict[str, Asset], immich: IImmich) -> dict[str, Asset]:
         """Fill in sizes that the listing did not tell (section 2: fetched, never guessed)."""
         missing = [asset for asset in assets.values() if asset.size is None]
         unknown = [asset for asset in missing if asset.id not in self._sizes and not asset.offline]
         if unknown:
-            immich = self.immich()
 
             async def fetch(asset: Asset) -> None:
                 try:

@@ -15,6 +15,10 @@ class Locks:
 
     _locks: dict[object, DeferredLock] = field(factory=dict)
 
+    def busy(self, key: object) -> bool:
+        """Whether somebody holds a key."""
+        return key in self._locks
+
     @asynccontextmanager
     async def hold(self, *keys: object) -> AsyncIterator[None]:
         """Hold all keys; they are taken in sorted order, so two holders cannot wait in a ring."""

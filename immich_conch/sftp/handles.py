@@ -92,8 +92,6 @@ class SpoolHandle:
 
     def readChunk(self, offset: int, length: int) -> Any:
         """READ; bytes at once unless they must come from what lies under an edited file."""
-        if self.upload.base is None:
-            return self._file.read(offset, length)
         return self.upload.read(offset, length)
 
     def writeChunk(self, offset: int, data: bytes) -> None:
@@ -130,8 +128,6 @@ class UploadHandle:
 
     def readChunk(self, offset: int, length: int) -> Any:
         """READ of what was written so far, or of what lies under it."""
-        if self.upload.base is None:
-            return self.upload.file.read(offset, length)
         return self.upload.read(offset, length)
 
     def writeChunk(self, offset: int, data: bytes | memoryview) -> None:

@@ -192,7 +192,11 @@ class SFTPServer:
             node = await self.tree.resolve(path)
             if not isinstance(node, (FileNode, PendingNode)):
                 raise Refused("This is a folder, not a file.")
-            if size != self.tree.info(node).size:
+            upload = _upload_of(node)
+            if upload is not None and upload.state is State.OPEN:
+                # Somebody writes it: that file is meant, not one on top of it.
+                upload.truncate(size)
+            elif size != self.tree.info(node).size:
                 handle = await self._open_for_writing(path, FXF_WRITE, {})
                 try:
                     handle.setAttrs(attrs)
@@ -257,12 +261,15 @@ class SFTPServer:
             await self.tree.may_overwrite(node.file.asset)
             # That may have taken a while; what is in flight counts as it is now.
             node = await self.tree.find(path)
+        while (upload := _upload_of(node)) is not None and await self.uploads.idle(upload):
+            node = await self.tree.find(path)
+        # From here to the new upload nothing is waited for, so `node` stays what it is.
         if node is None:
             if not flags & FXF_CREAT:
                 raise NotFound
         elif flags & FXF_CREAT and flags & FXF_EXCL:
             raise AlreadyExists
-        upload = await self._upload_for(album, path, name, node, flags)
+        upload = self._upload_for(album, name, node, flags)
         mtime = attrs.get("mtime")
         if mtime is not None:
             upload.time = float(mtime)
@@ -273,18 +280,12 @@ class SFTPServer:
             append=bool(flags & FXF_APPEND),
         )
 
-    async def _upload_for(
-        self, album: Album, path: Path, name: str, node: Any, flags: int
-    ) -> Upload:
+    def _upload_for(self, album: Album, name: str, node: Any, flags: int) -> Upload:
         truncate = bool(flags & FXF_TRUNC)
         base: Base | None = None
         if isinstance(node, PendingNode):
             under = node.pending
             assert isinstance(under, Upload)
-            if under.state is State.COMMITTING and under.run is not None:
-                await under.run.wait()
-                again = await self.tree.find(path)
-                return await self._upload_for(album, path, name, again, flags)
             if not truncate and under.state is State.PARKED:
                 self.uploads.reopen(under, self)
                 return under
@@ -323,7 +324,7 @@ class SFTPServer:
             assert handle_of is not None
             handle = handle_of(*extensions.strings(extendedData, 1))
             if isinstance(handle, UploadHandle):
-                await self.in_thread(handle.upload.file.flush)
+                await self.uploads.in_file(handle.upload, handle.upload.file.flush)
             return None
         raise Unsupported
 
@@ -336,8 +337,16 @@ class SFTPServer:
         return await self.lease.immich.storage()
 
 
+def _upload_of(node: object) -> Upload | None:
+    """The upload that a node stands for, if it does."""
+    if not isinstance(node, PendingNode):
+        return None
+    assert isinstance(node.pending, Upload)
+    return node.pending
+
+
 def _spool_base(under: Upload) -> Base:
     """What was written before, as the ground of an edit; the old file stays until that is whole."""
     file = under.file
     file.use()
-    return Base(file.size, file.read, file.close)
+    return Base(under.size, under.read, file.close)

@@ -7,7 +7,7 @@ checksum; nothing in here waits for a client.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from attrs import define, frozen
 from twisted.logger import Logger
@@ -37,13 +37,11 @@ async def check_content(immich: IImmich, size: int, checksum: bytes, waiting: in
     """What CLOSE can check before it promises anything.
 
     `waiting` are bytes of sealed uploads that the quota must still take.  Raises Denied (locked
-    folder), QuotaExceeded, Unreachable.
+    folder), Refused (hidden motion part), QuotaExceeded, Unreachable.
     """
     known = (await immich.check([checksum]))[0]
     if known is not None:
-        asset = await immich.asset(known.asset_id)
-        if asset.visibility == "locked":
-            raise Denied("These bytes are in Immich's locked folder, which SFTP does not show.")
+        _can_be_shown(await immich.asset(known.asset_id))
         return
     if immich.user.quota_size is None:
         return
@@ -52,29 +50,31 @@ async def check_content(immich: IImmich, size: int, checksum: bytes, waiting: in
         raise QuotaExceeded
 
 
+def _can_be_shown(asset: Asset) -> None:
+    """Raise for an asset that Immich would not show in an album."""
+    if asset.visibility == "locked":
+        raise Denied("These bytes are in Immich's locked folder, which SFTP does not show.")
+    if asset.visibility == "hidden":
+        raise Refused("These bytes are the hidden motion part of a live photo in Immich.")
+
+
 @define(eq=False)
 class Commit:
-    """One run of a commit.  `landed` hears the asset's id as soon as Immich has the bytes.
-
-    `landed` may be awaited work (a journal entry); it runs before the album is touched.
-    """
+    """One run of a commit.  `landed` hears of the asset before the album is touched."""
 
     immich: IImmich
     content: Content
     album_id: str | None
-    landed: Callable[[str], Awaitable[None]]
+    landed: Callable[[Asset], None]
 
     _log = Logger()
 
     async def run(self) -> Asset:
         """The asset, in the album and not in the trash; raises what Immich raised."""
         asset_id = await self._bytes_in()
-        await self.landed(asset_id)
         asset = await self.immich.asset(asset_id)
-        if asset.visibility == "locked":
-            raise Denied("These bytes are in Immich's locked folder, which SFTP does not show.")
-        if asset.visibility == "hidden":
-            raise Refused("These bytes are the hidden motion part of a live photo in Immich.")
+        _can_be_shown(asset)
+        self.landed(asset)
         if asset.trashed:
             await self._leave_other_albums(asset_id)
         for _ in range(RESTORES):

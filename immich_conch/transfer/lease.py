@@ -21,6 +21,8 @@ class Lease:
     catalog: Catalog
     on_idle: Callable[[Lease], None]
     holders: int = 0
+    #: Immich does not know the session any more.
+    revoked: bool = False
 
     def hold(self) -> Lease:
         """One more holder."""

@@ -15,7 +15,7 @@ dropped     gone, and the client knows             --
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum
 from typing import Any
 
@@ -23,9 +23,8 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
-from immich_conch.errors import ConchError
+from immich_conch.errors import ConchError, NotFound
 from immich_conch.immich.interfaces import IUploadBody
-from immich_conch.library.gather import Shared
 from immich_conch.library.pending import IPendingFile
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import SpoolFile
@@ -93,9 +92,16 @@ class Upload:
     checksum: bytes = b""
     attempts: int = 0
     timer: IDelayedCall | None = None
-    run: Shared[None] | None = None
+    #: When it was closed or renamed, among all uploads of its user: of two under one name the
+    #: later one is what the user wants.
+    order: int = 0
+    #: A later one under the same name is whole, but this one was busy then and could not go.
+    superseded: bool = False
+    #: What Immich said when it refused the file.
+    refusal: ConchError | None = None
     #: The SSH session that wrote it, while it is empty: the session's end drops it.
     session: object = field(default=None, repr=False)
+    _leased: bool = True
     #: How far into the base a hole still shows the base; FSETSTAT of a smaller size lowers it.
     _base_reach: int = field(init=False, default=0)
 
@@ -145,39 +151,44 @@ class Upload:
         self._base_reach = min(self._base_reach, size)
         self.changed = True
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Bytes as they are now, the base shining through where nothing was written."""
+    def read(self, offset: int, length: int) -> bytes | Coroutine[Any, Any, bytes]:
+        """Bytes as they are now, the base shining through where nothing was written.
+
+        Raises NotFound where the base is needed and was let go because the upload was dropped.
+        """
+        if not self._base_reach:
+            return self.file.read(offset, length)
+        return self._read_over(offset, length)
+
+    async def _read_over(self, offset: int, length: int) -> bytes:
+        base = self.base
+        if base is None:
+            raise NotFound("The file is gone.")
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
         reach = min(offset + length, self._base_reach)
         result = bytearray(self.file.read(offset, length))
         result.extend(bytes(length - len(result)))
-        for low, high in self.file.written.gaps(reach):
-            low = max(low, offset)
-            if low < high:
-                piece = await self._base_bytes(low, high - low)
-                result[low - offset : low - offset + len(piece)] = piece
+        try:
+            for low, high in self.file.written.gaps(reach):
+                low = max(low, offset)
+                if low < high:
+                    piece = await _base_bytes(base, low, high - low)
+                    result[low - offset : low - offset + len(piece)] = piece
+        except ConchError:
+            if self.base is base or self._base_reach:
+                raise
+            # CLOSE filled the file from the base meanwhile and let go of it: all is here now.
+            return self.file.read(offset, length)
         return bytes(result)
-
-    async def _base_bytes(self, offset: int, length: int) -> bytes:
-        assert self.base is not None
-        pieces = []
-        while length > 0:
-            answer = self.base.read(offset, min(length, FILL_CHUNK))
-            piece = answer if isinstance(answer, bytes) else await answer
-            if not piece:
-                raise ConchError("The file that is being edited ended early.")
-            pieces.append(piece)
-            offset += len(piece)
-            length -= len(piece)
-        return b"".join(pieces)
 
     async def fill(self) -> None:
         """Copy what still shines through from the base, so that the spool file is whole."""
+        assert self.base is not None
         for low, high in self.file.written.gaps(self._base_reach):
             while low < high:
-                piece = await self._base_bytes(low, min(FILL_CHUNK, high - low))
+                piece = await _base_bytes(self.base, low, min(FILL_CHUNK, high - low))
                 self.file.write(low, piece)
                 low += len(piece)
         self._base_reach = 0
@@ -188,6 +199,12 @@ class Upload:
         if self.base is not None:
             self.base.close()
             self.base = None
+
+    def let_session_go(self) -> None:
+        """Immich is not asked for anything more on its behalf."""
+        if self._leased:
+            self._leased = False
+            self.lease.release()
 
     def body(self) -> IUploadBody:
         """The bytes for Immich, from the start."""
@@ -206,6 +223,19 @@ class Upload:
             "state": self.state.value,
             "asset": self.asset_id,
         }
+
+
+async def _base_bytes(base: Base, offset: int, length: int) -> bytes:
+    pieces = []
+    while length > 0:
+        answer = base.read(offset, min(length, FILL_CHUNK))
+        piece = answer if isinstance(answer, bytes) else await answer
+        if not piece:
+            raise ConchError("The file that is being edited ended early.")
+        pieces.append(piece)
+        offset += len(piece)
+        length -= len(piece)
+    return b"".join(pieces)
 
 
 @implementer(IUploadBody)

@@ -1,0 +1,280 @@
+"""When uploads are committed, and again after a failure; what else is done to one at a time.
+
+An upload that was answered OK is tried again with growing pauses until Immich has it or refuses it
+for good.  Which requests of a client lead to a commit is `uploads.py`'s business; what a commit
+does is `landing.py`'s.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Protocol, TypeVar
+
+from attrs import Factory, define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from immich_conch.counters import Counters
+from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
+from immich_conch.immich.model import Asset
+from immich_conch.library import names
+from immich_conch.library.gather import gather
+from immich_conch.library.locks import Locks
+from immich_conch.transfer.landing import Landing
+from immich_conch.transfer.places import Places
+from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.upload import State, Upload
+
+#: Pauses between tries of a commit that nobody waits for: from, factor, to (seconds).
+RETRY_FIRST, RETRY_FACTOR, RETRY_MOST = 1.0, 2.0, 300.0
+#: Commits side by side when the service stops.
+STOP_PARALLEL = 4
+
+#: States of what is closed and not on its way into Immich this moment.
+WAITING = frozenset((State.PARKED, State.SEALED))
+
+T = TypeVar("T")
+
+
+class Threads(Protocol):
+    """Runs blocking work in a thread."""
+
+    def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
+
+
+Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
+
+
+@define(eq=False)
+class Commits:
+    """The half of a user's uploads that talks to the spool, the clock and Immich.
+
+    `tell` enters an album's own changes (added, removed) into every catalog of the user;
+    `settle` is in seconds.
+    """
+
+    user_id: str
+    spool: Spool
+    clock: IReactorTime
+    now: Callable[[], float]
+    in_thread: Threads
+    tell: Tell
+    counters: Counters
+    settle: float = 5.0
+    final_delete: bool = False
+    patterns: Sequence[str] = names.DEFAULT_TEMPORARY
+    ignore_case: bool = False
+    random: Callable[[], float] = random.random
+    locks: Locks = field(factory=Locks)
+    _places: Places = Factory(lambda self: Places(self.ignore_case), takes_self=True)
+    _landing: Landing = Factory(
+        lambda self: Landing(self.locks, self.final_delete), takes_self=True
+    )
+
+    _log = Logger()
+
+    # -- one thing at a time --------------------------------------------------------------------
+
+    def _alone(self, upload: Upload) -> AbstractAsyncContextManager[None]:
+        return self.locks.hold(("upload", upload.file.id))
+
+    def _busy(self, upload: Upload) -> bool:
+        return self.locks.busy(("upload", upload.file.id))
+
+    async def idle(self, upload: Upload) -> bool:
+        """Wait until nothing is being done with an upload; whether there was anything."""
+        busy = self._busy(upload)
+        if busy:
+            async with self._alone(upload):
+                pass
+        return busy
+
+    async def in_file(self, upload: Upload, work: Callable[[], T]) -> T:
+        """Work on an upload's file in a thread, which keeps the descriptor open."""
+        file = upload.file
+        file.use()
+        try:
+            return await self.in_thread(work)
+        finally:
+            file.close()
+
+    # -- the spool
+
+    async def _hash(self, upload: Upload) -> None:
+        file = upload.file
+        upload.checksum = file.sha1() if file.hash_ready else await self.in_file(upload, file.sha1)
+
+    async def _seal(self, upload: Upload, state: State) -> None:
+        await self._hash(upload)
+        entry = {**upload.entry(self.user_id), "state": state.value}
+        await self.in_file(upload, partial(self.spool.seal, upload.file, entry))
+        if upload.state is not state:
+            upload.go(state)
+
+    def _supersede(self, upload: Upload) -> None:
+        """What the same name showed before this upload was whole is not wanted any more."""
+        for older in self._places.overtaken(upload):
+            if self._busy(older):
+                # It finds out when it comes to its commit.
+                older.superseded = True
+            elif older.state in WAITING:
+                self._drop(older)
+            elif older.state is State.REFUSED:
+                # Its bytes stay in the spool for the administrator; its name is taken.
+                self._places.leave(older)
+
+    def _drop(self, upload: Upload) -> None:
+        if upload.state in (State.DROPPED, State.COMMITTED):
+            return
+        upload.go(State.DROPPED)
+        self._discard(upload)
+
+    def _discard(self, upload: Upload) -> None:
+        self._stop_timer(upload)
+        upload.drop_base()
+        self._places.leave(upload)
+        try:
+            self.spool.discard(upload.file)
+        finally:
+            upload.let_session_go()
+
+    # -- commits --------------------------------------------------------------------------------
+
+    def _settle(self, upload: Upload, pause: float | None = None) -> None:
+        self._stop_timer(upload)
+        upload.timer = self.clock.callLater(
+            self.settle if pause is None else pause, self._commit_quietly, upload
+        )
+
+    def _stop_timer(self, upload: Upload) -> None:
+        if upload.timer is not None and upload.timer.active():
+            upload.timer.cancel()
+        upload.timer = None
+
+    async def _commit(self, upload: Upload, on_error: State) -> None:
+        """Commit, for somebody who hears the result.
+
+        After an error the upload is what `on_error` says: OPEN (its caller drops it), PARKED, or
+        SEALED, where it had been answered OK before and is tried again.
+        """
+        self._stop_timer(upload)
+        upload.go(State.COMMITTING)
+        try:
+            await self._commit_now(upload)
+        except Exception as error:
+            if on_error is State.PARKED:
+                upload.go(State.PARKED)
+            elif on_error is State.SEALED:
+                await self._failed(upload, error)
+            raise
+
+    def _commit_quietly(self, upload: Upload) -> None:
+        async def work() -> None:
+            async with self._alone(upload):
+                # Whoever was busy with it may have set another time for this, or dropped it.
+                if upload.state is not State.SEALED or upload.timer is not None:
+                    return
+                try:
+                    await self._commit(upload, on_error=State.SEALED)
+                except ConchError:
+                    return  # _failed has said it
+
+        def crashed(failure: Failure) -> None:
+            self._log.failure("commit of {name!r}", failure=failure, name=upload.name)
+
+        upload.timer = None
+        Deferred.fromCoroutine(work()).addErrback(crashed)
+
+    async def _failed(self, upload: Upload, error: Exception) -> None:
+        """A commit of what was answered OK did not work: it is tried again, or kept."""
+        if upload.superseded:
+            self._drop(upload)
+            return
+        upload.attempts += 1
+        reason = error.text if isinstance(error, ConchError) else repr(error)
+        # NotFound: the asset vanished between two calls; the next try uploads it again.
+        again = (Unreachable, SessionRevoked, NotFound)
+        if not isinstance(error, ConchError) or isinstance(error, again):
+            upload.go(State.SEALED)
+            pause = min(RETRY_MOST, RETRY_FIRST * RETRY_FACTOR ** min(upload.attempts - 1, 16))
+            pause *= 0.75 + self.random() / 2
+            if isinstance(error, Unreachable) and error.retry_after is not None:
+                pause = max(pause, min(error.retry_after, RETRY_MOST))
+            self._log.warn(
+                "upload of {name!r} waits {pause:.0f} s for the next try: {reason}",
+                name=upload.name,
+                pause=pause,
+                reason=reason,
+            )
+            self.counters.add("uploads.retried")
+            self._settle(upload, pause)
+        else:
+            upload.go(State.REFUSED)
+            upload.refusal = error
+            self.counters.add("uploads.refused")
+            self._log.error(
+                "Immich refused {name!r} of user {user}; its bytes are kept in the spool as "
+                "{id}: {reason}",
+                name=upload.name,
+                user=upload.lease.immich.user.email,
+                id=upload.file.id,
+                reason=reason,
+            )
+        await self._journal(upload)
+        if upload.state is State.REFUSED:
+            upload.let_session_go()
+
+    async def _journal(self, upload: Upload) -> None:
+        """Note what has changed since it was sealed; the entry that is there stays if it fails."""
+        work = partial(self.spool.journal, upload.file, upload.entry(self.user_id))
+        try:
+            await self.in_file(upload, work)
+        except ConchError as error:
+            self._log.error(
+                "the journal of {name!r} keeps an old entry: {reason}",
+                name=upload.name,
+                reason=error.text,
+            )
+
+    async def _commit_now(self, upload: Upload) -> None:
+        place = self._places.key(upload.album_id, upload.name)
+        async with self.locks.hold(("name", *place)):
+            if upload.superseded:
+                # A later upload of this name is whole, or in Immich already.
+                self._drop(upload)
+                return
+            landed = await self._landing.run(upload)
+            if landed.in_album:
+                gone = [landed.replaced.id] if landed.replaced is not None else []
+                self.tell(upload.album_id, [(landed.asset, landed.shown)], gone)
+            upload.go(State.COMMITTED)
+            self._supersede(upload)
+            self._discard(upload)
+        self.counters.add("uploads.committed")
+        self._log.info(
+            "user {user} uploaded {name!r}, {size} bytes, asset {asset}",
+            user=upload.lease.immich.user.email,
+            name=upload.name,
+            size=landed.asset.size,
+            asset=landed.asset.id,
+        )
+
+    async def stop(self) -> None:
+        """Commit what is sealed, whatever time it has; for the end of the service."""
+
+        async def commit(upload: Upload) -> None:
+            async with self._alone(upload):
+                if upload.state is not State.SEALED:
+                    return
+                try:
+                    await self._commit(upload, on_error=State.SEALED)
+                except ConchError:
+                    return
+
+        waiting = [upload for upload in self._places if upload.state is not State.OPEN]
+        await gather([partial(commit, upload) for upload in waiting], STOP_PARALLEL)

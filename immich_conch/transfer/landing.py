@@ -1,0 +1,111 @@
+"""A commit with what stands around it: the album that may be gone, the file that is overwritten.
+
+`commit` brings bytes into an album; here an upload takes its place there.  Whoever had the name
+before leaves the album only when its successor is in it.
+"""
+
+from __future__ import annotations
+
+import attrs
+from attrs import define, frozen
+from twisted.logger import Logger
+
+from immich_conch.errors import NotFound
+from immich_conch.immich.model import Asset
+from immich_conch.library import names
+from immich_conch.library.locks import Locks
+from immich_conch.library.removal import remove_asset
+from immich_conch.library.tree import asset_key
+from immich_conch.transfer.commit import Commit, Content, carry_over
+from immich_conch.transfer.upload import Upload
+
+
+@frozen
+class Landed:
+    """An upload that is in Immich: in its album or, where that is gone, without one.
+
+    `shown` is the name it is shown under, or None for its own; `replaced` left the album for it.
+    """
+
+    asset: Asset
+    in_album: bool
+    shown: str | None = None
+    replaced: Asset | None = None
+
+
+@define(eq=False)
+class Landing:
+    """Brings uploads into Immich.  Callers hold the lock of the upload's place."""
+
+    locks: Locks
+    final_delete: bool = False
+
+    _log = Logger()
+
+    async def run(self, upload: Upload) -> Landed:
+        """Run the commit of an upload; raises what Immich raised."""
+        async with self.locks.hold(("sha1", upload.checksum)):
+            asset, in_album = await self._into_immich(upload)
+        if asset.size is None:
+            asset = attrs.evolve(asset, size=upload.file.size)
+        if not in_album:
+            return Landed(asset, in_album=False)
+        replaced, free = await self._replace(upload, asset)
+        shown: str | None = upload.name
+        if names.fold(asset.name) != names.fold(upload.name):
+            shown = None
+            self._log.info(
+                "Immich has the bytes of {name!r} under the name {known!r} already",
+                name=upload.name,
+                known=asset.name,
+            )
+        return Landed(asset, True, shown if free else None, replaced)
+
+    async def _into_immich(self, upload: Upload) -> tuple[Asset, bool]:
+        """The asset, and whether its album still exists."""
+
+        def landed(asset: Asset) -> None:
+            # Known bytes under another name are a file of their own: it stays in sight.
+            if names.fold(asset.name) == names.fold(upload.name):
+                upload.asset_id = asset.id
+
+        content = Content(
+            name=upload.name,
+            modified=upload.modified,
+            size=upload.file.size,
+            checksum=upload.checksum,
+            body=upload.body,
+        )
+        immich = upload.lease.immich
+        try:
+            return await Commit(immich, content, upload.album_id, landed).run(), True
+        except NotFound:
+            try:
+                await immich.album(upload.album_id)
+            except NotFound:
+                self._log.warn(
+                    "the album of {name!r} is gone; the file is in Immich without an album",
+                    name=upload.name,
+                )
+                return await Commit(immich, content, None, landed).run(), False
+            raise
+
+    async def _replace(self, upload: Upload, asset: Asset) -> tuple[Asset | None, bool]:
+        """Let the asset that had the name leave; it, and whether the name is free now.
+
+        Somebody else's asset may have got the name since OPEN: it stays, and keeps its name.
+        """
+        lease, album_id = upload.lease, upload.album_id
+        file = await lease.catalog.find_file(album_id, upload.name)
+        if file is None or file.asset.id == asset.id:
+            return None, True
+        old = file.asset
+        if old.owner_id != lease.immich.user.id:
+            return None, False
+        try:
+            await carry_over(lease.immich, await lease.immich.asset(old.id), asset)
+        except NotFound:
+            return old, True  # gone by another hand
+        async with self.locks.hold(asset_key(old)):
+            await remove_asset(lease.immich, album_id, old, final_delete=self.final_delete)
+        return old, True

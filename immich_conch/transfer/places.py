@@ -1,0 +1,78 @@
+"""Which uploads go where: the register of one user's uploads in flight, by album and name.
+
+Several may stand under one name, for clients overwrite what has not reached Immich yet and two
+may write at once.  The one that was opened last is the one everybody sees; the one that was
+closed or renamed last is the one that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import define, field
+
+from immich_conch.library import names
+from immich_conch.transfer.upload import Upload
+
+
+@define(eq=False)
+class Places:
+    """Uploads by the place they are shown in."""
+
+    ignore_case: bool = False
+    #: By place, oldest first; the last one is what everybody sees.
+    _stacks: dict[tuple[str, str], list[Upload]] = field(factory=dict)
+    _last_order: int = 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stacks.values()))
+
+    def __iter__(self) -> Iterator[Upload]:
+        return iter([upload for stack in self._stacks.values() for upload in stack])
+
+    def key(self, album_id: str, name: str) -> tuple[str, str]:
+        """What a place is looked up by."""
+        return album_id, names.fold(name, casefold=self.ignore_case)
+
+    def find(self, album_id: str, name: str) -> Upload | None:
+        """The upload that everybody sees under this name."""
+        stack = self._stacks.get(self.key(album_id, name))
+        return stack[-1] if stack else None
+
+    def in_album(self, album_id: str) -> Iterator[Upload]:
+        """What is in flight into an album, each name once."""
+        for (place_album, _), stack in list(self._stacks.items()):
+            if place_album == album_id:
+                yield stack[-1]
+
+    def enter(self, upload: Upload) -> None:
+        """Show an upload in its place."""
+        self._stacks.setdefault(self.key(upload.album_id, upload.name), []).append(upload)
+
+    def leave(self, upload: Upload) -> None:
+        """Show it no more."""
+        place = self.key(upload.album_id, upload.name)
+        stack = self._stacks.get(place)
+        if stack is not None and upload in stack:
+            stack.remove(upload)
+            if not stack:
+                del self._stacks[place]
+
+    def move(self, upload: Upload, album_id: str, name: str) -> None:
+        """Show it in another place, above what is there."""
+        self.leave(upload)
+        upload.album_id, upload.name = album_id, name
+        self.enter(upload)
+
+    def in_order(self, upload: Upload) -> None:
+        """Note that an upload was closed or renamed just now."""
+        self._last_order += 1
+        upload.order = self._last_order
+        upload.superseded = False
+
+    def overtaken(self, upload: Upload) -> list[Upload]:
+        """Others under the same name that were closed, or renamed to it, before this one."""
+        stack = self._stacks.get(self.key(upload.album_id, upload.name), [])
+        if upload not in stack:
+            return []
+        return [other for other in stack if other.order < upload.order]
