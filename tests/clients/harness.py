@@ -201,7 +201,7 @@ class Demo(Process):
         )
         self.url = self.wait_for(r"listening on (http://\S+)")[1]
 
-    def ask(self, method: str, route: str, **data: Any) -> Any:
+    def ask(self, method: str, route: str, /, **data: Any) -> Any:
         """One request below `/control/`."""
         request = urllib.request.Request(
             f"{self.url}/control/{route}",
