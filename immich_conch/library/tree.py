@@ -210,7 +210,9 @@ class Tree:
         self._writable()
         if len(path.parts) < 2:
             raise Denied("Files go into albums; there can be none in /.")
-        node = await self.resolve(path.parent)
+        node = await self.find(path.parent)
+        if node is None:
+            await self._refuse_hidden(path)
         if not isinstance(node, AlbumNode):
             raise NotFound
         if node.album.role == "viewer":
