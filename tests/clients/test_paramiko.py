@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,22 +193,3 @@ def test_a_connection_that_breaks_during_an_upload_commits_nothing(
     eventually(lambda: world.sessions() == 0 or None, "the session logged out")
     assert user.everything() == {}
     eventually(lambda: not world.soon.spooled() or None, "an empty spool")
-
-
-def test_threads_on_one_channel(modern: World, modern_user: User) -> None:
-    contents = {f"{number}.jpg": photo(400_000) for number in range(6)}
-    modern_user.album("Album", [modern_user.asset(name, data) for name, data in contents.items()])
-    got: dict[str, bytes] = {}
-    with sftp(modern.later, modern_user) as there:
-
-        def fetch(name: str) -> None:
-            with there.open(f"Album/{name}", "rb") as file:
-                file.prefetch()
-                got[name] = file.read()
-
-        threads = [threading.Thread(target=fetch, args=(name,)) for name in contents]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(CLIENT)
-    assert got == contents
