@@ -1,0 +1,132 @@
+"""Options, environment and TOML file become Settings, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from immich_conch.errors import SettingsError
+from immich_conch.settings import Settings, environment_name, fields, load
+
+HOST = {"IMMICH_HOST": "http://immich:2283"}
+
+
+def test_the_originals_variables_are_enough() -> None:
+    found = load({}, {**HOST, "TZ": "Europe/Berlin"})
+    assert found.immich_host == "http://immich:2283"
+    assert found.endpoint == ("tcp:2222",)
+    moment = datetime(2026, 7, 1, tzinfo=UTC)
+    assert moment.astimezone(found.time_zone).utcoffset() == timedelta(hours=2)
+
+
+def test_command_line_beats_environment_beats_file(tmp_path: Path) -> None:
+    file = tmp_path / "conch.toml"
+    file.write_text('settle = 1\nfreshness = 1.5\nspool-dir = "a"\nimmich_host = "http://a"\n')
+    environment = {"IMMICH_CONCH_SETTLE": "2", "IMMICH_CONCH_SPOOL_DIR": "b"}
+    found = load({"spool_dir": "c"}, environment, str(file))
+    assert (found.settle, found.freshness, found.spool_dir) == (2, 1.5, "c")
+    assert load({}, {"IMMICH_CONCH_CONFIG": str(file)}).spool_dir == "a"
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "place"),
+    [
+        ({"settle": "soon"}, {}, "--settle: must be a number"),
+        ({"settle": "nan"}, {}, "--settle: must be a number"),
+        ({"settle": "-1"}, {}, "--settle: must be a number"),
+        ({}, {"IMMICH_CONCH_SETTLE": "inf"}, "IMMICH_CONCH_SETTLE: must be a number"),
+        ({}, {"IMMICH_CONCH_SETTEL": "5"}, "IMMICH_CONCH_SETTEL: there is no such setting"),
+        ({}, {"IMMICH_CONCH_READ_ONLY": "maybe"}, "IMMICH_CONCH_READ_ONLY: must be yes or no"),
+        ({}, {"TZ": "Mars/Olympus"}, "TZ: is no time zone"),
+        ({}, {"TZ": "+25:00"}, "TZ: is no offset"),
+        ({"immich_host": "immich:2283"}, {}, "--immich-host: must be a URL"),
+        ({"immich_host": "http://u:p@immich"}, {}, "--immich-host: must be a plain URL"),
+        ({"immich_host": "http://immich:x"}, {}, "--immich-host: is no URL"),
+        ({"demo": "yes"}, {}, "--demo: "),
+        ({"demo_version": "1.0.0"}, {}, "--demo-version: "),
+    ],
+)
+def test_what_is_wrong_is_refused_with_place_and_reason(
+    options: dict[str, str], environment: dict[str, str], place: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(options, {**HOST, **environment})
+    assert str(caught.value).startswith(place)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("settel = 5", "settel: there is no such setting"),
+        ("settle = true", "settle: must be a number"),
+        ("settle = [1, 2]", "settle: must be a number"),
+        ("[settle]\nx = 1", "settle: must be a text"),
+        ("settle", "is no TOML"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "conch.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load({}, HOST, str(file))
+    assert str(caught.value).startswith(str(file))
+    assert reason in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load({}, HOST, str(tmp_path / "none.toml"))
+
+
+def test_without_a_host_nothing_starts_and_an_empty_one_counts_as_none() -> None:
+    for environment in ({}, {"IMMICH_HOST": "", "TZ": ""}):
+        with pytest.raises(SettingsError, match="--immich-host: missing"):
+            load({}, environment)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("http://immich:2283/", "http://immich:2283"),
+        ("http://immich:2283/api", "http://immich:2283"),
+        ("https://example.com/immich/api/", "https://example.com/immich"),
+        (" http://[::1]:2283 ", "http://[::1]:2283"),
+    ],
+)
+def test_a_host_may_end_in_api_or_a_slash(given: str, kept: str) -> None:
+    assert load({"immich_host": given}, {}).immich_host == kept
+
+
+@pytest.mark.parametrize("text", ["+02:00", "UTC+2", "gmt+0200", ":Africa/Cairo", "UTC", "-0530"])
+def test_a_zone_is_a_name_or_an_offset(text: str) -> None:
+    assert load({"time_zone": text}, HOST).time_zone is not None
+
+
+def test_lists_come_from_every_source(tmp_path: Path) -> None:
+    file = tmp_path / "conch.toml"
+    file.write_text('endpoint = ["tcp:22", "tcp6:22"]\ntemporary = ["*.x", "*.y"]\n')
+    found = load({}, HOST, str(file))
+    assert found.endpoint == ("tcp:22", "tcp6:22")
+    assert found.temporary == ("*.x", "*.y")
+    found = load({"endpoint": ["tcp:1", "tcp:2"]}, {**HOST, "IMMICH_CONCH_TEMPORARY": "*.x, *.y"})
+    assert found.endpoint == ("tcp:1", "tcp:2")
+    assert found.temporary == ("*.x", "*.y")
+
+
+def test_variables_of_the_tests_are_nobodys_mistake() -> None:
+    assert load({}, {**HOST, "IMMICH_CONCH_TEST_URL": "http://x"}).settle == 5
+
+
+@pytest.mark.parametrize("field", fields(), ids=lambda field: field.name)
+def test_every_setting_has_a_variable_and_a_sentence(field: Any) -> None:
+    assert environment_name(field).isupper()
+    assert field.metadata["doc"].rstrip("]").endswith((".", ")", "2222"))
+
+
+def test_the_demo_listens_for_this_machine_only() -> None:
+    assert load({"demo": "yes"}, {}).endpoint == ("tcp:2222:interface=127.0.0.1",)
+    assert isinstance(load({}, HOST), Settings)
