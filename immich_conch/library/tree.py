@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from immich_conch.errors import (
     AlreadyExists,
     Denied,
+    MissingPermission,
     NotFound,
     Refused,
     Unsupported,
@@ -32,6 +33,10 @@ from immich_conch.library.removal import link, may_delete, remove_asset, unlink
 
 #: SFTP v3 has 32 bits for a time (section 2: clamped to what it can say).
 MAX_TIME = 0xFFFFFFFF
+
+#: What a key must be allowed for an overwrite, besides the upload: without one of these the new
+#: asset would be in the album and the old one could not leave it.
+OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
 
 Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
 
@@ -223,6 +228,9 @@ class Tree:
         """Raise Denied where the old asset could not go once the new one is there."""
         if asset.owner_id != self.immich.user.id:
             raise Denied("This file belongs to somebody else; it cannot be overwritten.")
+        for permission in OVERWRITE_PERMISSIONS:
+            if not self.immich.allowed(permission):
+                raise MissingPermission(permission)
         may_delete(await self.immich.server.trash_enabled(), self.final_delete)
 
     # -- changing ---------------------------------------------------------------------------------
