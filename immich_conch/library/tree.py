@@ -100,7 +100,8 @@ def clamp_time(seconds: float) -> int:
 class Tree:
     """One session's view of its user's library.
 
-    `tell` enters an album's own changes (added, removed) into every catalog of the user.
+    `tell` enters an album's own changes (added, removed) into every catalog of the user,
+    `tell_album` an album that was made or renamed, or None for one that is gone.
     """
 
     immich: IImmich
@@ -108,6 +109,7 @@ class Tree:
     pending: IPending
     locks: Locks
     tell: Tell
+    tell_album: Callable[[str, Album | None], None]
     read_only: bool = False
     final_delete: bool = False
 
@@ -249,7 +251,7 @@ class Tree:
                 await self._refuse_hidden(path)
                 raise AlreadyExists
             album = await self.immich.create_album(name)
-            self.catalog.album_changed(album)
+            self.tell_album(album.id, album)
         self._log.info("user {user} made album {name!r}", user=self.immich.user.email, name=name)
 
     async def rmdir(self, path: Path) -> None:
@@ -273,7 +275,7 @@ class Tree:
         except NotFound:
             self.catalog.stale()
             raise
-        self.catalog.album_gone(album.id)
+        self.tell_album(album.id, None)
         self._log.info(
             "user {user} {did} album {name!r}",
             user=self.immich.user.email,
@@ -357,7 +359,7 @@ class Tree:
                 await self._refuse_hidden(target)
                 raise AlreadyExists
             changed = await self.immich.rename_album(album.id, name)
-            self.catalog.album_changed(changed)
+            self.tell_album(album.id, changed)
 
     async def _move(self, node: FileNode, album: Album, name: str, existing: Node | None) -> None:
         """Move a committed file to another album: added there first, removed here after."""
