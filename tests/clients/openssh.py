@@ -56,7 +56,7 @@ class OpenSSH:
         """The command line of sftp."""
         return [
             # -b sets BatchMode, which never asks for a password; the first value counts.
-            *("sftp", "-o", "BatchMode=no", *OPTIONS, "-P", str(service.port), *options),
+            *("sftp", "-o", "BatchMode=no", *options, *OPTIONS, "-P", str(service.port)),
             *("-o", f"User={user.email}", "-b", str(batch), "127.0.0.1"),
         ]
 

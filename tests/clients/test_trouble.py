@@ -63,7 +63,7 @@ def test_an_upload_whose_answer_is_lost_is_there_once(world: World, user: User) 
     user.album("Album")
     data = photo(100_000)
     world.demo.fault("lose-answer", method="POST", route="/assets")
-    with Raw(world.soon, user) as there:
+    with Raw(world.later, user) as there:
         there.put("/Album/a.jpg", data)
         # Whether the SETSTAT hears of it or not, the bytes are safe and get there.
         there.ask(SETSTAT, string("/Album/a.jpg"), attrs(mtime=THEN))
@@ -71,7 +71,7 @@ def test_an_upload_whose_answer_is_lost_is_there_once(world: World, user: User) 
         assert posix(asset["fileModifiedAt"]) == THEN
         eventually(lambda: there.names("/Album") == ["a.jpg"] or None, "one file")
     assert len(user.everything()) == 1
-    eventually(lambda: not world.soon.spooled() or None, "an empty spool")
+    eventually(lambda: not world.later.spooled() or None, "an empty spool")
 
 
 def test_what_was_answered_ok_gets_there_after_immich_was_away(world: World, user: User) -> None:
