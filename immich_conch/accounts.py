@@ -12,13 +12,13 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from immich_conch.counters import Counters
-from immich_conch.errors import SessionRevoked
+from immich_conch.errors import NotFound, SessionRevoked
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
@@ -27,8 +27,9 @@ from immich_conch.library.gather import gather
 from immich_conch.library.tree import Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
-from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
 from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.syncer import Syncer
 from immich_conch.transfer.uploads import Uploads
 
 #: Seconds that a user's catalog is kept after the last session.
@@ -107,6 +108,7 @@ class Accounts:
     counters: Counters
     _accounts: dict[str, Account] = field(factory=dict)
     _goodbyes: set[Deferred[Any]] = field(factory=set)
+    _syncer: Syncer = Factory(lambda self: Syncer(self.spool, self.in_thread), takes_self=True)
 
     _log = Logger()
 
@@ -122,7 +124,23 @@ class Accounts:
             shared = account.shared[credential] = self._new_shared()
         lease = Lease(immich, shared.catalog, self._idle)
         shared.sessions.leases.append(lease)
-        return lease.hold()
+        lease.hold()
+        if self._may_upload(lease):
+            account.uploads.welcome()
+        return lease
+
+    def _may_upload(self, lease: Lease) -> bool:
+        allowed = lease.immich.allowed
+        return not self.settings.read_only and all(map(allowed, UPLOAD_PERMISSIONS))
+
+    def _live(self, user_id: str) -> Lease | None:
+        """The newest session of a user that may upload, if one is here."""
+        account = self._accounts.get(user_id)
+        for shared in account.shared.values() if account is not None else ():
+            for lease in reversed(shared.sessions.leases):
+                if lease.holders and not lease.revoked and self._may_upload(lease):
+                    return lease
+        return None
 
     def _account(self, user_id: str) -> Account:
         account = self._accounts.get(user_id)
@@ -136,8 +154,11 @@ class Accounts:
                 in_thread=self.in_thread,
                 tell=lambda *change: self._accounts[user_id].tell(*change),
                 counters=self.counters,
+                syncer=self._syncer,
+                live=lambda: self._live(user_id),
                 settle=settings.settle,
                 final_delete=settings.final_delete,
+                overlap_from=settings.overlap_from,
                 patterns=names.DEFAULT_TEMPORARY
                 if settings.temporary is None
                 else settings.temporary,
@@ -194,8 +215,53 @@ class Accounts:
             for credential, shared in list(account.shared.items()):
                 if not shared.sessions.leases and shared.idle_since <= limit:
                     del account.shared[credential]
-            if not account.shared and not len(account.uploads):
+            if not account.shared and not account.uploads.busy:
                 del self._accounts[user_id]
+
+    # -- the spool beyond single requests ---------------------------------------------------------
+
+    def recover(self) -> None:
+        """Take up what an earlier run left in the spool; call it once, before clients come."""
+        self.spool.evict = self._evict
+        taken = 0
+        for found in self.spool.scan():
+            try:
+                self._account(str(found.entry["user"])).uploads.recover(found)
+                taken += 1
+            except (ValueError, TypeError, KeyError) as error:
+                self.spool.set_aside(found, str(error))
+        if taken:
+            self._log.info("{count} uploads of an earlier run are in the spool", count=taken)
+
+    def sweep(self) -> None:
+        """Drop what was under a temporary name, or cut off, for too long."""
+        settings = self.settings
+        for account in list(self._accounts.values()):
+            account.uploads.sweep(settings.keep_parked, settings.keep_partial)
+
+    def _evict(self, user_id: str | None, needed: int) -> None:
+        """Make room in the spool: what was cut off goes, the oldest first."""
+        victims = [
+            (upload.arrived, upload.file.size, account.uploads, upload)
+            for owner, account in self._accounts.items()
+            if user_id in (None, owner)
+            for upload in account.uploads.partials()
+        ]
+        for _, size, uploads, upload in sorted(victims, key=lambda victim: victim[0]):
+            if needed <= 0:
+                return
+            uploads.evict(upload)
+            needed -= size
+
+    async def command(self, file_id: str, action: str) -> None:
+        """An administrator's `retry` or `drop`; raises NotFound or Refused."""
+        for account in list(self._accounts.values()):
+            upload = account.uploads.by_id(file_id)
+            if upload is not None:
+                await account.uploads.command(upload, action)
+                self._log.info("an administrator said {action} {id}", action=action, id=file_id)
+                return
+        raise NotFound("There is no such upload.")
 
     async def stop(self) -> None:
         """Commit what is sealed and let the sessions' log-outs finish."""

@@ -8,6 +8,7 @@ from typing import Any
 from zope.interface import Attribute, Interface
 
 from immich_conch.immich.model import Album
+from immich_conch.library.catalog import File
 
 
 class IPendingFile(Interface):
@@ -26,11 +27,29 @@ class IPending(Interface):
     def find(album_id: str, name: str) -> IPendingFile | None:
         """The file shown under this name (any Unicode form) in this album, if one is in flight."""
 
+    def partial(album_id: str, name: str) -> IPendingFile | None:
+        """The upload to exactly this name that was cut off, if one is kept for resuming.
+
+        It is in no listing, and nothing else is under its name unless an asset is.
+        """
+
+    def drop_partial(album_id: str, name: str) -> bool:
+        """Forget an upload that was cut off; whether there was one."""
+
     def in_album(album_id: str) -> Iterable[IPendingFile]:
         """All files in flight of an album."""
 
     def hidden_assets(album_id: str) -> Iterable[str]:
-        """Ids of assets that the files in flight stand for, so that none is shown twice."""
+        """Ids of assets not to be shown: files in flight stand for them, or they are removed."""
+
+    async def hold_removal(album: Album, file: File) -> bool:
+        """Take over a removal because a RENAME may follow; whether it was taken over.
+
+        From then on the file's name is gone for every session.
+        """
+
+    async def finish_removal(album_id: str, name: str) -> None:
+        """Carry out now what was held back under this name."""
 
     def may_leave(album_id: str) -> None:
         """Raise NotEmpty while uploads into an album are on their way."""

@@ -143,12 +143,30 @@ class Tree:
         return node
 
     async def stat(self, path: Path) -> Info:
-        """The attributes of what is at a path; raises NotFound."""
-        node = await self.resolve(path)
+        """The attributes of what is at a path; raises NotFound.
+
+        An upload that was cut off shows how far it came: clients resume from there.
+        """
+        node = await self.find(path)
+        if not isinstance(node, (RootNode, AlbumNode, PendingNode)):
+            partial = await self.partial(path)
+            node = node if partial is None else partial
+        if node is None:
+            raise NotFound
         if isinstance(node, RootNode):
             albums = await self.catalog.albums()
             return self.root_info(max((album.updated for album in albums.values()), default=0))
         return self.info(node)
+
+    async def partial(self, path: Path) -> PendingNode | None:
+        """The upload to exactly this path that was cut off, if one is kept."""
+        if len(path.parts) != 2:
+            return None
+        album = await self.catalog.find_album(path.parts[0])
+        if album is None or is_hidden(album):
+            return None
+        pending = self.pending.partial(album.id, path.name)
+        return None if pending is None else PendingNode(album, pending)
 
     def root_info(self, modified: float) -> Info:
         """The attributes of `/`."""
@@ -278,12 +296,16 @@ class Tree:
         self._writable()
         node = await self.find(path)
         if node is None:
+            partial = await self.partial(path)
+            if partial is not None and self.pending.drop_partial(partial.album.id, path.name):
+                return
             await self._refuse_hidden(path)
             raise NotFound
         if not isinstance(node, (FileNode, PendingNode)):
             raise Refused("This is a folder, not a file.")
         if node.album.role == "viewer":
             raise Denied("You may only look at this album.")
+        self.pending.drop_partial(node.album.id, path.name)
         file: File | None
         if isinstance(node, PendingNode):
             if not await self.pending.remove(node.pending):
@@ -291,8 +313,16 @@ class Tree:
             file = await self.catalog.find_file(node.album.id, path.name)
         else:
             file = node.file
-        if file is not None:
-            await self._remove_asset(node.album, file)
+        if file is not None and file.asset.id not in self.pending.hidden_assets(node.album.id):
+            await self._remove_file(node.album, file)
+
+    async def _remove_file(self, album: Album, file: File) -> None:
+        """Remove now, or leave it to whoever looks out for the RENAME that may follow."""
+        if file.asset.owner_id == self.immich.user.id:
+            may_delete(await self.immich.server.trash_enabled(), self.final_delete)
+            if await self.pending.hold_removal(album, file):
+                return
+        await self._remove_asset(album, file)
 
     async def _remove_asset(self, album: Album, file: File) -> None:
         asset = file.asset
@@ -358,6 +388,7 @@ class Tree:
             raise Unsupported("Immich cannot give another name to a file that it has.")
         if isinstance(existing, PendingNode):
             raise AlreadyExists("An upload of this name is still on its way.")
+        await self.pending.finish_removal(album.id, name)
         replaced = existing.file if isinstance(existing, FileNode) else None
         if replaced is not None and replaced.asset.id != asset.id:
             await self.may_overwrite(replaced.asset)

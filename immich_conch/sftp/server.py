@@ -56,14 +56,12 @@ from immich_conch.sftp.handles import (
 )
 from immich_conch.sftp.longname import longname
 from immich_conch.transfer.download import Reader
-from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
 from immich_conch.transfer.upload import Base, State, Upload
 from immich_conch.transfer.uploads import Uploads
 
 #: Open handles a session may have, as `limits@openssh.com` says.
 MAX_HANDLES = 256
-#: What a key must be allowed for an upload (README: permissions for full use).
-UPLOAD_PERMISSIONS = ("asset.upload", "albumAsset.create")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -263,7 +261,10 @@ class SFTPServer:
             node = await self.tree.find(path)
         while (upload := _upload_of(node)) is not None and await self.uploads.idle(upload):
             node = await self.tree.find(path)
+        resumable = not flags & (FXF_TRUNC | FXF_EXCL) and not isinstance(node, PendingNode)
+        cut_off = await self.tree.partial(path) if resumable else None
         # From here to the new upload nothing is waited for, so `node` stays what it is.
+        node = node if cut_off is None else cut_off
         if node is None:
             if not flags & FXF_CREAT:
                 raise NotFound
@@ -286,8 +287,8 @@ class SFTPServer:
         if isinstance(node, PendingNode):
             under = node.pending
             assert isinstance(under, Upload)
-            if not truncate and under.state is State.PARKED:
-                self.uploads.reopen(under, self)
+            if not truncate and under.state in (State.PARKED, State.PARTIAL):
+                self.uploads.reopen(under, self.lease, self)
                 return under
             if not truncate:
                 base = _spool_base(under)

@@ -17,6 +17,7 @@ from immich_conch.library.locks import Locks
 from immich_conch.library.removal import remove_asset
 from immich_conch.library.tree import asset_key
 from immich_conch.transfer.commit import Commit, Content, carry_over
+from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upload import Upload
 
 
@@ -42,15 +43,15 @@ class Landing:
 
     _log = Logger()
 
-    async def run(self, upload: Upload) -> Landed:
+    async def run(self, upload: Upload, lease: Lease) -> Landed:
         """Run the commit of an upload; raises what Immich raised."""
         async with self.locks.hold(("sha1", upload.checksum)):
-            asset, in_album = await self._into_immich(upload)
+            asset, in_album = await self._into_immich(upload, lease)
         if asset.size is None:
             asset = attrs.evolve(asset, size=upload.file.size)
         if not in_album:
             return Landed(asset, in_album=False)
-        replaced, free = await self._replace(upload, asset)
+        replaced, free = await self._replace(upload, lease, asset)
         shown: str | None = upload.name
         if names.fold(asset.name) != names.fold(upload.name):
             shown = None
@@ -61,7 +62,7 @@ class Landing:
             )
         return Landed(asset, True, shown if free else None, replaced)
 
-    async def _into_immich(self, upload: Upload) -> tuple[Asset, bool]:
+    async def _into_immich(self, upload: Upload, lease: Lease) -> tuple[Asset, bool]:
         """The asset, and whether its album still exists."""
 
         def landed(asset: Asset) -> None:
@@ -75,8 +76,9 @@ class Landing:
             size=upload.file.size,
             checksum=upload.checksum,
             body=upload.body,
+            overlap=upload.overlap,
         )
-        immich = upload.lease.immich
+        immich = lease.immich
         try:
             return await Commit(immich, content, upload.album_id, landed).run(), True
         except NotFound:
@@ -90,12 +92,14 @@ class Landing:
                 return await Commit(immich, content, None, landed).run(), False
             raise
 
-    async def _replace(self, upload: Upload, asset: Asset) -> tuple[Asset | None, bool]:
+    async def _replace(
+        self, upload: Upload, lease: Lease, asset: Asset
+    ) -> tuple[Asset | None, bool]:
         """Let the asset that had the name leave; it, and whether the name is free now.
 
         Somebody else's asset may have got the name since OPEN: it stays, and keeps its name.
         """
-        lease, album_id = upload.lease, upload.album_id
+        album_id = upload.album_id
         file = await lease.catalog.find_file(album_id, upload.name)
         if file is None or file.asset.id == asset.id:
             return None, True

@@ -22,10 +22,12 @@ class Places:
     ignore_case: bool = False
     #: By place, oldest first; the last one is what everybody sees.
     _stacks: dict[tuple[str, str], list[Upload]] = field(factory=dict)
+    #: Uploads that were cut off, which only their exact path finds.
+    _partials: dict[tuple[str, str], Upload] = field(factory=dict)
     _last_order: int = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._stacks.values()))
+        return sum(map(len, self._stacks.values())) + len(self._partials)
 
     def __iter__(self) -> Iterator[Upload]:
         return iter([upload for stack in self._stacks.values() for upload in stack])
@@ -38,6 +40,23 @@ class Places:
         """The upload that everybody sees under this name."""
         stack = self._stacks.get(self.key(album_id, name))
         return stack[-1] if stack else None
+
+    def partial(self, album_id: str, name: str) -> Upload | None:
+        """The upload to this name that was cut off, if one is kept."""
+        return self._partials.get(self.key(album_id, name))
+
+    @property
+    def partials(self) -> list[Upload]:
+        """All that were cut off."""
+        return list(self._partials.values())
+
+    def set_aside(self, upload: Upload) -> Upload | None:
+        """Keep an upload that was cut off; the one it takes the place of."""
+        self.leave(upload)
+        key = self.key(upload.album_id, upload.name)
+        older = self._partials.get(key)
+        self._partials[key] = upload
+        return older
 
     def in_album(self, album_id: str) -> Iterator[Upload]:
         """What is in flight into an album, each name once."""
@@ -52,6 +71,8 @@ class Places:
     def leave(self, upload: Upload) -> None:
         """Show it no more."""
         place = self.key(upload.album_id, upload.name)
+        if self._partials.get(place) is upload:
+            del self._partials[place]
         stack = self._stacks.get(place)
         if stack is not None and upload in stack:
             stack.remove(upload)

@@ -9,6 +9,7 @@ time or the RENAME on another connection of the same user (CLIENTS.md, section 5
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from attrs import define
 from zope.interface import implementer
@@ -22,16 +23,22 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album
 from immich_conch.library import names
+from immich_conch.library.catalog import File
 from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
-from immich_conch.transfer.commits import WAITING, Commits
+from immich_conch.transfer.commits import WAITING
 from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.overlap import Overlap
+from immich_conch.transfer.upkeep import Upkeep
 from immich_conch.transfer.upload import Base, State, Upload
+
+#: Seconds that an upload beside the writing waits for the RENAME of its file.
+PARKED_OVERLAP = 60.0
 
 
 @implementer(IPending)
 @define(eq=False)
-class Uploads(Commits):
+class Uploads(Upkeep):
     """The uploads of one user.
 
     What is done with one upload is done one after the other, whichever session asks: each holds
@@ -48,14 +55,24 @@ class Uploads(Commits):
         """What is in flight into an album, each name once."""
         return self._places.in_album(album_id)
 
+    def partial(self, album_id: str, name: str) -> Upload | None:
+        """The upload to exactly this name that was cut off, if one is kept."""
+        return self._places.partial(album_id, name)
+
     def hidden_assets(self, album_id: str) -> Iterator[str]:
-        """Assets that a commit under way has made but not yet handed over to the catalog."""
+        """Assets that are removed already, or made by a commit and not yet in the catalog."""
+        yield from self.removals.hidden(album_id)
         for upload in self._places:
             if upload.album_id == album_id and upload.asset_id is not None:
                 yield upload.asset_id
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything of the user is on its way."""
+        return bool(len(self._places) or len(self.removals))
 
     def is_temporary(self, name: str, takes: Callable[[str], bool]) -> bool:
         """Whether a name says that a RENAME will follow."""
@@ -64,6 +81,7 @@ class Uploads(Commits):
     async def check_type(self, lease: Lease, name: str) -> bool:
         """Whether the name is a temporary one; raises Denied for a type Immich does not take."""
         types = await lease.immich.server.media_types()
+        self._takes = types.takes
         if self.is_temporary(name, types.takes):
             return True
         extension = names.split_extension(name)[1]
@@ -76,9 +94,30 @@ class Uploads(Commits):
     def open(
         self, lease: Lease, album: Album, name: str, base: Base | None, session: object
     ) -> Upload:
-        """A new file for a client to write; raises NoSpace."""
+        """A new file for a client to write; raises NoSpace.
+
+        What was cut off under this name before is not wanted any more.
+        """
+        cut_off = self.partial(album.id, name)
+        if cut_off is not None:
+            self._drop(cut_off)
+        now = self.now()
+        entry = {
+            "kind": "upload",
+            "user": self.user_id,
+            "email": lease.immich.user.email,
+            "album": album.id,
+            "folder": album.name,
+            "name": name,
+            "time": None,
+            "arrived": now,
+            "size": 0,
+            "sha1": "",
+            # What is laid over another file cannot be resumed: its holes are not its own.
+            "state": "open" if base is None else "edited",
+        }
         try:
-            file = self.spool.create()
+            file = self.spool.create(self.user_id, entry)
         except ConchError:
             if base is not None:
                 base.close()
@@ -88,19 +127,47 @@ class Uploads(Commits):
             name=name,
             lease=lease.hold(),
             file=file,
-            arrived=self.now(),
+            arrived=now,
+            folder=album.name,
+            user=lease.immich.user.email,
             base=base,
             session=session,
         )
+        if base is None and self.overlap_from:
+            upload.begin_overlap = partial(self._begin_overlap, upload)
         self._places.enter(upload)
         self.counters.add("uploads.opened")
         return upload
 
-    def reopen(self, upload: Upload, session: object) -> None:
-        """Write on in a parked file that nobody is busy with, as WinSCP does when it resumes."""
+    def _begin_overlap(self, upload: Upload) -> Overlap | None:
+        """Start the upload to Immich beside the writing, once the file is large."""
+        file = upload.file
+        if file.size < self.overlap_from:
+            return None
+        upload.begin_overlap = None
+        extension = names.media_extension(upload.name, self._takes)
+        if not file.hash_ready or upload.base is not None or not extension:
+            return None
+        if upload.lease is None:
+            return None
+        self.counters.add("uploads.overlapped")
+        return Overlap.start(upload.lease.immich, file, extension)
+
+    def reopen(self, upload: Upload, lease: Lease, session: object) -> None:
+        """Write on in a parked file that nobody is busy with, or in one that was cut off."""
+        upload.reopened = upload.state is State.PARKED
+        self._stop_timer(upload)
+        # What a crash finds now is a file that was cut off, whatever its entry said before.
+        self.spool.journal(upload.file, {**upload.entry(self.user_id), "state": "open", "sha1": ""})
         upload.go(State.OPEN)
         upload.session = session
-        upload.reopened = True
+        if upload.lease is None or upload.lease.revoked:
+            upload.let_session_go()
+            upload.lease = lease.hold()
+            upload.user = lease.immich.user.email
+        if not upload.reopened:
+            self._places.move(upload, upload.album_id, upload.name)
+            self.counters.add("uploads.resumed")
 
     async def close(self, upload: Upload) -> None:
         """CLOSE: everything that can fail fails here, or the file is safe (rule 1)."""
@@ -127,23 +194,32 @@ class Uploads(Commits):
     async def _whole(self, upload: Upload) -> None:
         if upload.base is not None:
             await upload.fill()
+        upload.arrived = self.now()
+        if upload.overlap is not None:
+            upload.overlap.closed()
         if upload.size == 0:
             upload.go(State.PARKED)
-        elif await self.check_type(upload.lease, upload.name):
-            await self._seal(upload, State.PARKED)
-            self._supersede(upload)
+        elif await self.check_type(self.lease_of(upload), upload.name):
+            await self._park(upload)
         else:
             await self._ready(upload, State.OPEN)
+
+    async def _park(self, upload: Upload) -> None:
+        """Keep a whole file under its temporary name."""
+        await self._seal(upload, State.PARKED)
+        self._supersede(upload)
+        if upload.overlap is not None:
+            self._stop_timer(upload)
+            upload.timer = self.clock.callLater(PARKED_OVERLAP, upload.stop_overlap)
 
     async def _ready(self, upload: Upload, before: State) -> None:
         """A whole file under its final name: commit it now, or seal it and wait for a time."""
         await self._hash(upload)
-        album = await upload.lease.catalog.album(upload.album_id)
+        lease = self.lease_of(upload)
+        album = await lease.catalog.album(upload.album_id)
         if album.role == "viewer":
             raise Denied("You may only look at this album.")
-        await check_content(
-            upload.lease.immich, upload.size, upload.checksum, self._waiting(upload)
-        )
+        await check_content(lease.immich, upload.size, upload.checksum, self._waiting(upload))
         if upload.time is not None:
             await self._commit(upload, on_error=before)
             return
@@ -160,13 +236,31 @@ class Uploads(Commits):
         )
 
     def abort(self, upload: Upload) -> None:
-        """The connection dropped before CLOSE: nothing is committed."""
-        self._log.info("upload of {name!r} was cut off by the client", name=upload.name)
+        """The connection dropped before CLOSE: nothing is committed, what came can be resumed."""
+        self._log.info(
+            "upload of {folder}/{name} was cut off by the client after {size} bytes",
+            folder=upload.folder,
+            name=upload.name,
+            size=upload.file.size,
+        )
         self.counters.add("uploads.cut")
-        if upload.reopened and not upload.removed and upload.poison is None:
-            upload.go(State.PARKED)
+        upload.stop_overlap()
+        if upload.removed or upload.poison is not None or upload.base is not None:
+            self._drop(upload)
             return
-        self._drop(upload)
+        if upload.reopened:
+            upload.go(State.PARKED)
+        elif upload.file.size == 0:
+            self._drop(upload)
+            return
+        else:
+            upload.go(State.PARTIAL)
+            upload.arrived = self.now()
+            older = self._places.set_aside(upload)
+            if older is not None:
+                self._drop(older)
+        upload.let_session_go()
+        # A crash from here on finds the entry of its OPEN, which says the same.
 
     def session_ended(self, session: object) -> None:
         """Files that stayed empty go with the session that made them."""
@@ -186,18 +280,21 @@ class Uploads(Commits):
             upload.time = time
             if upload.state is State.SEALED:
                 await self._commit(upload, on_error=State.SEALED)
+            elif upload.state is State.PARKED and upload.size:
+                await self._journal(upload)
 
     async def rename(self, upload: Upload, album: Album, name: str) -> None:
         """RENAME of a file in flight; under a final name it settles, and hears what fails.
 
         The caller has looked after whatever the new name showed.
         """
-        temporary = await self.check_type(upload.lease, name)
+        temporary = await self.check_type(self.lease_of(upload), name)
         async with self._alone(upload):
             if upload.state is State.COMMITTED:
                 raise NotFound("The file came into Immich under its old name just now.")
             _must_be_here(upload)
-            old = upload.album_id, upload.name, upload.asset_id
+            old = upload.album_id, upload.name, upload.asset_id, upload.folder
+            upload.folder = album.name
             before = upload.state
             self._stop_timer(upload)
             self._places.move(upload, album.id, name)
@@ -207,14 +304,13 @@ class Uploads(Commits):
                 return
             try:
                 if temporary:
-                    await self._seal(upload, State.PARKED)
-                    self._supersede(upload)
+                    await self._park(upload)
                 else:
                     await self._ready(upload, before)
             except BaseException:
                 if upload.state in WAITING:
                     self._places.move(upload, *old[:2])
-                    upload.asset_id = old[2]
+                    upload.asset_id, upload.folder = old[2:]
                     if upload.state is State.SEALED:
                         self._settle(upload)
                 raise
@@ -238,6 +334,29 @@ class Uploads(Commits):
                 return False
             self._drop(upload)
             return True
+
+    async def hold_removal(self, album: Album, file: File) -> bool:
+        """Hold a removal back where a RENAME may follow: while an upload waits in the album."""
+        waits = any(
+            upload.album_id == album.id and upload.state in WAITING and upload.size
+            for upload in self._places
+        )
+        session = self.live()
+        if not waits or session is None:
+            return False
+        await self.removals.hold(session, album.id, file.name, file.asset)
+        return True
+
+    async def finish_removal(self, album_id: str, name: str) -> None:
+        """Carry out now what was held back under this name."""
+        await self.removals.finish(album_id, name)
+
+    def drop_partial(self, album_id: str, name: str) -> bool:
+        """Forget an upload that was cut off; whether there was one."""
+        upload = self.partial(album_id, name)
+        if upload is not None:
+            self._drop(upload)
+        return upload is not None
 
     def may_leave(self, album_id: str) -> None:
         """Raise NotEmpty while uploads into an album are waiting."""
