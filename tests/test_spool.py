@@ -17,7 +17,9 @@ from twisted.internet.defer import Deferred
 from immich_conch.errors import ConchError, NoSpace, Refused, SettingsError
 from immich_conch.transfer import commits, uploads
 from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.spool import MAX_FILE, Extents, Spool, SpoolFile
+from immich_conch.transfer.extents import Extents
+from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.spool_file import MAX_FILE, SpoolFile
 from immich_conch.transfer.upload import NEXT, Base, SpoolBody, State, Upload
 
 SIZE = 60
@@ -73,7 +75,7 @@ def test_a_spool_file_is_a_file_in_whatever_order_it_is_written(
     tmp_path: Path, todo: list[tuple[str, int, bytes]]
 ) -> None:
     spool = Spool.make(os.fspath(tmp_path), sync=False)
-    file, oracle = spool.create(), bytearray()
+    file, oracle = spool.create("u", {}), bytearray()
     for what, at, data in todo:
         if what == "write":
             file.write(at, data)
@@ -127,9 +129,15 @@ def _base(data: bytes) -> Base:
     return Base(len(data), lambda at, size: data[at : at + size], lambda: None)
 
 
+def _seal(spool: Spool, file: SpoolFile) -> None:
+    for error in spool.seal_all([(file, {})]):
+        if error is not None:
+            raise error
+
+
 def _upload(spool: Spool, base: Base | None = None) -> Upload:
     lease = Lease(None, None, lambda _: None)  # type: ignore[arg-type]
-    return Upload("album", "a.jpg", lease.hold(), spool.create(), 0.0, base)
+    return Upload("album", "a.jpg", lease.hold(), spool.create("u", {}), 0.0, base)
 
 
 def _now(work: object) -> object:
@@ -156,7 +164,7 @@ async def test_a_base_that_ends_early_is_an_error_and_no_hole(tmp_path: Path) ->
 
 @pytest.mark.parametrize("wild", [MAX_FILE, 2**63, 2**64 - 1])
 def test_a_wild_offset_is_refused(tmp_path: Path, wild: int) -> None:
-    file = Spool.make(os.fspath(tmp_path)).create()
+    file = Spool.make(os.fspath(tmp_path)).create("u", {})
     with pytest.raises(NoSpace):
         file.write(wild, b"x")
     with pytest.raises(NoSpace):
@@ -169,8 +177,8 @@ def _act(name: str, spool: Spool, file: SpoolFile) -> None:
     {
         "pwrite": lambda: file.write(0, b"x"),
         "ftruncate": lambda: file.truncate(10),
-        "fsync": lambda: spool.seal(file, {}),
-        "open": lambda: spool.create(),
+        "fsync": lambda: _seal(spool, file),
+        "open": lambda: spool.create("u", {}),
         "replace": lambda: spool.journal(file, {}),
     }[name]()
 
@@ -183,7 +191,7 @@ def test_what_the_disk_says_is_said_to_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, kind: type[ConchError]
 ) -> None:
     spool = Spool.make(os.fspath(tmp_path))
-    file = spool.create()
+    file = spool.create("u", {})
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -199,7 +207,7 @@ def test_what_the_disk_says_is_said_to_the_user(
 
 def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool.make(os.fspath(tmp_path))
-    file = spool.create()
+    file = spool.create("u", {})
     file.use()  # as the thread that seals it does
     replace: Callable[..., None] = os.replace
 
@@ -208,7 +216,7 @@ def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.Mo
         replace(*args)
 
     monkeypatch.setattr(os, "replace", meanwhile)
-    spool.seal(file, {})
+    _seal(spool, file)
     file.close()
     assert list(tmp_path.iterdir()) == []
     assert file.fd == -1
@@ -216,7 +224,7 @@ def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_reader_keeps_the_bytes_of_a_file_that_has_gone(tmp_path: Path) -> None:
     spool = Spool.make(os.fspath(tmp_path))
-    file = spool.create()
+    file = spool.create("u", {})
     file.write(0, b"bytes")
     file.use()
     spool.discard(file)
