@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from immich_conch.counters import Counters
 from immich_conch.errors import NotFound, SessionRevoked
 from immich_conch.immich.interfaces import IImmich
-from immich_conch.immich.model import Asset
+from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
@@ -94,6 +94,14 @@ class Account:
         """Enter an own change into every catalog of the user."""
         for shared in self.shared.values():
             shared.catalog.assets_changed(album_id, added, removed)
+
+    def tell_album(self, album_id: str, album: Album | None) -> None:
+        """Enter an album made, renamed or (None) gone into every catalog of the user."""
+        for shared in self.shared.values():
+            if album is None:
+                shared.catalog.album_gone(album_id)
+            else:
+                shared.catalog.album_changed(album)
 
 
 @define(eq=False)
@@ -190,6 +198,7 @@ class Accounts:
             pending=account.uploads,
             locks=account.uploads.locks,
             tell=account.tell,
+            tell_album=account.tell_album,
             read_only=self.settings.read_only,
             final_delete=self.settings.final_delete,
         )

@@ -26,7 +26,9 @@ from immich_conch.errors import (
     SessionRevoked,
     Unsupported,
 )
+from immich_conch.library.tree import OVERWRITE_PERMISSIONS
 from immich_conch.sftp import extensions
+from immich_conch.sftp.server import UPLOAD_PERMISSIONS
 from immich_conch.sftp.status import to_status
 
 
@@ -248,6 +250,36 @@ async def test_an_upload_without_the_permission_is_refused_at_open(tmp_path: Pat
         error = await raises(MissingPermission, session.open("/Rome/a.jpg"))
         assert "asset.upload" in error.text
         assert r.in_spool() == []
+
+
+@pytest.mark.parametrize("missing", OVERWRITE_PERMISSIONS)
+@pytest_twisted.ensureDeferred
+async def test_an_overwrite_that_a_key_could_not_finish_is_refused_at_open(
+    tmp_path: Path, missing: str
+) -> None:
+    async with rig(tmp_path) as r:
+        old = r.asset("a.jpg")
+        album = r.album("Rome", old)
+        permissions = {
+            "user.read",
+            "album.read",
+            "asset.read",
+            "apiKey.read",
+            *UPLOAD_PERMISSIONS,
+            *OVERWRITE_PERMISSIONS,
+        }
+        key = r.demo.add_key(r.alice, sorted(permissions - {missing}))
+        session = await r.session(key=key)
+        error = await raises(MissingPermission, session.open("/Rome/a.jpg"))
+        assert missing in error.text
+        await session.put("/Rome/a.jpg.part", jpeg("new"), TAKEN)
+        await raises(MissingPermission, session.posix_mv("/Rome/a.jpg.part", "/Rome/a.jpg"))
+        assert r.demo.assets_of(album) == [old]
+        await session.put("/Rome/new.jpg", jpeg("other"), TAKEN)
+        assert r.names_in(album) == ["a.jpg", "new.jpg"]
+        allowed = await r.session(key=r.demo.add_key(r.alice, sorted(permissions)))
+        await allowed.put("/Rome/a.jpg", jpeg("newer"), TAKEN)
+        assert old.deleted is not None
 
 
 async def _open_sessions_after(r: Rig, session: Session) -> None:

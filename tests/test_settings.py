@@ -121,7 +121,7 @@ def test_variables_of_the_tests_are_nobodys_mistake() -> None:
     assert load({}, {**HOST, "IMMICH_CONCH_TEST_URL": "http://x"}).settle == 5
 
 
-@pytest.mark.parametrize("field", fields(), ids=lambda field: field.name)
+@pytest.mark.parametrize("field", list(fields()), ids=lambda field: field.name)
 def test_every_setting_has_a_variable_and_a_sentence(field: Any) -> None:
     assert environment_name(field).isupper()
     assert field.metadata["doc"].rstrip("]").endswith((".", ")", "2222"))

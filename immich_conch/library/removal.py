@@ -35,10 +35,11 @@ async def remove_asset(
     """
     if asset.owner_id == immich.user.id:
         try:
-            others = [album for album in await immich.albums_of(asset.id) if album.id != album_id]
+            holding = [album.id for album in await immich.albums_of(asset.id)]
         except NotFound:
             return False
-        if not others:
+        # An asset that somebody took out of this album meanwhile is out, and stays in Immich.
+        if holding == [album_id]:
             trash_enabled = await immich.server.trash_enabled()
             may_delete(trash_enabled, final_delete)
             try:

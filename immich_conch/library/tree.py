@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from immich_conch.errors import (
     AlreadyExists,
     Denied,
+    MissingPermission,
     NotFound,
     Refused,
     Unsupported,
@@ -32,6 +33,10 @@ from immich_conch.library.removal import link, may_delete, remove_asset, unlink
 
 #: SFTP v3 has 32 bits for a time (section 2: clamped to what it can say).
 MAX_TIME = 0xFFFFFFFF
+
+#: What a key must be allowed for an overwrite, besides the upload: without one of these the new
+#: asset would be in the album and the old one could not leave it.
+OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
 
 Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
 
@@ -95,7 +100,8 @@ def clamp_time(seconds: float) -> int:
 class Tree:
     """One session's view of its user's library.
 
-    `tell` enters an album's own changes (added, removed) into every catalog of the user.
+    `tell` enters an album's own changes (added, removed) into every catalog of the user,
+    `tell_album` an album that was made or renamed, or None for one that is gone.
     """
 
     immich: IImmich
@@ -103,6 +109,7 @@ class Tree:
     pending: IPending
     locks: Locks
     tell: Tell
+    tell_album: Callable[[str, Album | None], None]
     read_only: bool = False
     final_delete: bool = False
 
@@ -241,6 +248,9 @@ class Tree:
         """Raise Denied where the old asset could not go once the new one is there."""
         if asset.owner_id != self.immich.user.id:
             raise Denied("This file belongs to somebody else; it cannot be overwritten.")
+        for permission in OVERWRITE_PERMISSIONS:
+            if not self.immich.allowed(permission):
+                raise MissingPermission(permission)
         may_delete(await self.immich.server.trash_enabled(), self.final_delete)
 
     # -- changing ---------------------------------------------------------------------------------
@@ -259,7 +269,7 @@ class Tree:
                 await self._refuse_hidden(path)
                 raise AlreadyExists
             album = await self.immich.create_album(name)
-            self.catalog.album_changed(album)
+            self.tell_album(album.id, album)
         self._log.info("user {user} made album {name!r}", user=self.immich.user.email, name=name)
 
     async def rmdir(self, path: Path) -> None:
@@ -283,7 +293,7 @@ class Tree:
         except NotFound:
             self.catalog.stale()
             raise
-        self.catalog.album_gone(album.id)
+        self.tell_album(album.id, None)
         self._log.info(
             "user {user} {did} album {name!r}",
             user=self.immich.user.email,
@@ -379,7 +389,7 @@ class Tree:
                 await self._refuse_hidden(target)
                 raise AlreadyExists
             changed = await self.immich.rename_album(album.id, name)
-            self.catalog.album_changed(changed)
+            self.tell_album(album.id, changed)
 
     async def _move(self, node: FileNode, album: Album, name: str, existing: Node | None) -> None:
         """Move a committed file to another album: added there first, removed here after."""

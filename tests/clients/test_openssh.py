@@ -396,6 +396,47 @@ def test_stat_of_many_files_costs_immich_a_handful_of_calls(
     assert sum(world.demo.state()["requests"].values()) - before < 40
 
 
+@pytest.mark.parametrize("options", ["RekeyLimit=1M", "Ciphers=aes256-ctr", "MACs=hmac-sha2-512"])
+def test_other_algorithms_and_new_keys_under_way(
+    openssh: OpenSSH, modern: World, modern_user: User, tmp_path: Path, options: str
+) -> None:
+    data = photo(12 * MIB)
+    modern_user.album("Album", [modern_user.asset("a.mp4", data)])
+    (tmp_path / "b.mp4").write_bytes(data[::-1])
+    commands = "get Album/a.mp4\nput -p b.mp4 Album/"
+    openssh.sftp(modern.later, modern_user, commands, "-o", options)
+    assert sha256(tmp_path / "a.mp4") == sha256(data)
+    modern_user.uploaded("Album", "b.mp4", tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(f"KexAlgorithms={name}" for name in ("curve25519-sha256", "ecdh-sha2-nistp256")),
+        "KexAlgorithms=diffie-hellman-group-exchange-sha256",
+        *(f"HostKeyAlgorithms={name}" for name in ("ssh-ed25519", "ecdsa-sha2-nistp256")),
+        *(f"HostKeyAlgorithms={name}" for name in ("rsa-sha2-256", "rsa-sha2-512")),
+    ],
+)
+def test_each_way_to_agree_on_a_key(
+    openssh: OpenSSH, modern: World, modern_user: User, options: str
+) -> None:
+    modern_user.album("Album")
+    assert "Album" in openssh.sftp(modern.later, modern_user, "ls", "-o", options).stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["Ciphers=aes128-cbc", "MACs=hmac-sha1", "HostKeyAlgorithms=ssh-rsa", "Ciphers=3des-cbc"],
+)
+def test_old_algorithms_are_refused(
+    openssh: OpenSSH, modern: World, modern_user: User, options: str
+) -> None:
+    done = openssh.sftp(modern.later, modern_user, "ls", "-o", options, check=False)
+    assert done.returncode != 0
+    assert "no matching" in done.stderr
+
+
 def test_chmod_has_no_effect_and_df_tells_the_quota(openssh: OpenSSH, world: World) -> None:
     user = world.user(quota=10**9)
     user.album("Album", user.assets(["a.jpg"]))
@@ -493,3 +534,7 @@ def test_uploads_wait_for_the_settle_time_only_without_a_time(
     assert " 1000 " in listing, "every session of the user sees what waits"
     assert (tmp_path / "got.jpg").read_bytes() == data
     assert time.monotonic() - started < LATER / 2
+    # What waits keeps its session at Immich; the worlds are shared, so it must not stay.
+    openssh.sftp(modern.later, user, "rm Album/one.jpg\nls Album")
+    assert user.everything() == {}
+    assert modern.later.spooled() == []
