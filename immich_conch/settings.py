@@ -104,6 +104,13 @@ def parse_url(text: str) -> str:
 def parse_zone(text: str) -> tzinfo:
     """A zone name (`Europe/Berlin`) or an offset (`+02:00`, `UTC-5`)."""
     text = text.strip().removeprefix(":")
+    if text.startswith("/"):
+        # TZ=:/etc/localtime is how many systems say "as this machine".
+        try:
+            with open(text, "rb") as file:
+                return ZoneInfo.from_file(file, key=text)
+        except (ValueError, OSError):
+            raise ValueError(f"is no time zone file: {text[:60]!r}") from None
     match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?", text, re.IGNORECASE)
     if match is not None:
         offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))

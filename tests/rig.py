@@ -179,7 +179,11 @@ class Rig:
 
     def in_spool(self) -> list[str]:
         """The endings of the files in the spool directory."""
-        return sorted(path.suffix for path in self.spool.iterdir())
+        return sorted(path.suffix for path in self.spooled())
+
+    def spooled(self) -> list[Path]:
+        """The files in the spool directory, without its lock."""
+        return [path for path in self.spool.iterdir() if not path.name.startswith(".")]
 
     def journal(self) -> list[dict[str, Any]]:
         """The journal's entries."""

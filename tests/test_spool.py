@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 
 from immich_conch.errors import ConchError, NoSpace, Refused, SettingsError
 from immich_conch.transfer import commits, uploads
-from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.extents import Extents
+from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Spool
 from immich_conch.transfer.spool_file import MAX_FILE, SpoolFile
 from immich_conch.transfer.upload import NEXT, Base, SpoolBody, State, Upload
@@ -96,7 +96,7 @@ def test_a_spool_file_is_a_file_in_whatever_order_it_is_written(
     body = SpoolBody(file, file.size)
     assert b"".join(iter(lambda: body.read(7), b"")) == bytes(oracle)
     spool.discard(file)
-    assert list(tmp_path.iterdir()) == []
+    assert _spooled(tmp_path) == []
 
 
 @EVERY
@@ -127,6 +127,10 @@ def test_an_edited_file_is_its_base_with_the_edits_on_top(
 
 def _base(data: bytes) -> Base:
     return Base(len(data), lambda at, size: data[at : at + size], lambda: None)
+
+
+def _spooled(place: Path) -> list[Path]:
+    return [path for path in place.iterdir() if not path.name.startswith(".")]
 
 
 def _seal(spool: Spool, file: SpoolFile) -> None:
@@ -202,7 +206,7 @@ def test_what_the_disk_says_is_said_to_the_user(
             _act(name, spool, file)
     assert type(caught.value) is kind
     assert os.fspath(tmp_path) not in caught.value.text
-    assert [path.name for path in tmp_path.iterdir()] == [f"{file.id}.data"]
+    assert [path.name for path in _spooled(tmp_path)] == [f"{file.id}.data"]
 
 
 def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +222,7 @@ def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "replace", meanwhile)
     _seal(spool, file)
     file.close()
-    assert list(tmp_path.iterdir()) == []
+    assert _spooled(tmp_path) == []
     assert file.fd == -1
 
 
@@ -229,7 +233,7 @@ def test_a_reader_keeps_the_bytes_of_a_file_that_has_gone(tmp_path: Path) -> Non
     file.use()
     spool.discard(file)
     spool.discard(file)
-    assert list(tmp_path.iterdir()) == []
+    assert _spooled(tmp_path) == []
     assert file.read(0, 10) == b"bytes"
     file.close()
     assert file.fd == -1

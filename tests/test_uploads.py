@@ -350,7 +350,7 @@ async def test_the_journal_is_private_holds_no_secret_and_goes(tmp_path: Path) -
         r.album("Rome")
         session = await r.session()
         await session.put("/Rome/a.jpg", jpeg("a"))
-        files = list(r.spool.iterdir())
+        files = r.spooled()
         assert sorted(path.suffix for path in files) == [".data", ".json"]
         assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
         assert r.spool.stat().st_mode & 0o777 == 0o700
@@ -362,6 +362,6 @@ async def test_the_journal_is_private_holds_no_secret_and_goes(tmp_path: Path) -
             assert token.encode() not in content
             assert b"correct horse" not in content
         await session.utime("/Rome/a.jpg")
-        assert list(r.spool.iterdir()) == []
+        assert r.spooled() == []
         await quiet()
-        assert list(r.spool.iterdir()) == []
+        assert r.spooled() == []

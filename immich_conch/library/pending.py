@@ -18,6 +18,7 @@ class IPendingFile(Interface):
     album_id = Attribute("The album it is going to.")
     size = Attribute("Bytes written so far.")
     modified = Attribute("The time it shows, POSIX seconds.")
+    replaces = Attribute("The asset that is to leave the album for it, or None.")
     asset_id = Attribute("The asset it has become in Immich, or None so far.")
 
 
@@ -57,8 +58,11 @@ class IPending(Interface):
     async def set_time(file: Any, time: float) -> None:
         """The client told a time (POSIX seconds); raises what the commit raised, if one came."""
 
-    async def rename(file: Any, album: Album, name: str) -> None:
-        """Give a file in flight another place; raises what the commit raised, if one came."""
+    async def rename(file: Any, album: Album, name: str, replaces: str | None = None) -> bool:
+        """Give a file in flight another place; raises what the commit raised, if one came.
+
+        `replaces` is the asset that has the name.  False: it is in Immich by now, look again.
+        """
 
     async def remove(file: Any) -> bool:
         """The client takes a file back; whether what it was to overwrite has to go too."""

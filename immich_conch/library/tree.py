@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
-from attrs import define, frozen
+from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import (
@@ -27,73 +26,25 @@ from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import Catalog, File, is_hidden
 from immich_conch.library.locks import Locks
+from immich_conch.library.nodes import (
+    AlbumNode,
+    FileNode,
+    Info,
+    Node,
+    PendingNode,
+    RootNode,
+    asset_key,
+    clamp_time,
+)
 from immich_conch.library.paths import Path
-from immich_conch.library.pending import IPending, IPendingFile
+from immich_conch.library.pending import IPending
 from immich_conch.library.removal import link, may_delete, remove_asset, unlink
-
-#: SFTP v3 has 32 bits for a time (section 2: clamped to what it can say).
-MAX_TIME = 0xFFFFFFFF
 
 #: What a key must be allowed for an overwrite, besides the upload: without one of these the new
 #: asset would be in the album and the old one could not leave it.
 OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
 
 Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
-
-
-@frozen
-class Info:
-    """What a `stat` tells: st_mode with its type, bytes (None: not known), POSIX seconds."""
-
-    mode: int
-    size: int | None
-    modified: int
-
-    @property
-    def is_dir(self) -> bool:
-        """Whether this is a folder."""
-        return stat.S_ISDIR(self.mode)
-
-
-@frozen(eq=False)
-class RootNode:
-    """`/`."""
-
-
-@frozen(eq=False)
-class AlbumNode:
-    """An album's folder."""
-
-    album: Album
-
-
-@frozen(eq=False)
-class FileNode:
-    """An asset in an album."""
-
-    album: Album
-    file: File
-
-
-@frozen(eq=False)
-class PendingNode:
-    """A file in flight into an album."""
-
-    album: Album
-    pending: IPendingFile
-
-
-Node: TypeAlias = RootNode | AlbumNode | FileNode | PendingNode
-
-
-def asset_key(asset: Asset) -> tuple[str, object]:
-    """The lock key of an asset: its checksum where that is one of its bytes, else its id."""
-    return ("id", asset.id) if asset.checksum is None else ("sha1", asset.checksum)
-
-
-def clamp_time(seconds: float) -> int:
-    """A time as SFTP v3 can say it."""
-    return min(max(int(seconds // 1), 0), MAX_TIME)
 
 
 @define(eq=False)
@@ -371,9 +322,15 @@ class Tree:
         if existing is not None and not replace:
             raise AlreadyExists
         if isinstance(node, PendingNode):
+            replaced_id = None
             if isinstance(existing, FileNode):
                 await self.may_overwrite(existing.file.asset)
-            await self.pending.rename(node.pending, album, name)
+                replaced_id = existing.file.asset.id
+            elif isinstance(existing, PendingNode):
+                replaced_id = existing.pending.replaces
+            if not await self.pending.rename(node.pending, album, name, replaced_id):
+                # It came into Immich under its old name while we waited: it is a file there.
+                await self.rename(source, target, replace)
             return
         if same_place and source.name == target.name:
             return

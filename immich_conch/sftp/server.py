@@ -35,15 +35,9 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album, Asset, Storage
 from immich_conch.library import names
+from immich_conch.library.nodes import AlbumNode, FileNode, Info, PendingNode, RootNode
 from immich_conch.library.paths import Path, parse
-from immich_conch.library.tree import (
-    AlbumNode,
-    FileNode,
-    Info,
-    PendingNode,
-    RootNode,
-    Tree,
-)
+from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
 from immich_conch.sftp.handles import (
     AssetHandle,
@@ -284,21 +278,25 @@ class SFTPServer:
     def _upload_for(self, album: Album, name: str, node: Any, flags: int) -> Upload:
         truncate = bool(flags & FXF_TRUNC)
         base: Base | None = None
+        replaces: str | None = None
         if isinstance(node, PendingNode):
             under = node.pending
             assert isinstance(under, Upload)
+            replaces = under.replaces
             if not truncate and under.state in (State.PARKED, State.PARTIAL):
                 self.uploads.reopen(under, self.lease, self)
                 return under
             if not truncate:
                 base = _spool_base(under)
-        elif isinstance(node, FileNode) and not truncate:
+        elif isinstance(node, FileNode):
             asset = node.file.asset
-            if asset.size is None:
-                raise Refused("Immich has no file for this asset now (its library is offline).")
-            reader = self._reader(asset, asset.size)
-            base = Base(asset.size, reader.read, reader.close)
-        return self.uploads.open(self.lease, album, name, base, session=self)
+            replaces = asset.id
+            if not truncate:
+                if asset.size is None:
+                    raise Refused("Immich has no file for this asset now (its library is offline).")
+                reader = self._reader(asset, asset.size)
+                base = Base(asset.size, reader.read, reader.close)
+        return self.uploads.open(self.lease, album, name, base, self, replaces)
 
     # -- extensions --------------------------------------------------------------------------------
 

@@ -132,6 +132,12 @@ class Commits:
         finally:
             file.close()
 
+    async def _breathe(self) -> None:
+        """Let others have their turn."""
+        turn: Deferred[None] = Deferred()
+        self.clock.callLater(0, turn.callback, None)
+        await turn
+
     # -- the spool
 
     async def _hash(self, upload: Upload) -> None:

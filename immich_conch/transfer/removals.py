@@ -22,8 +22,8 @@ from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachabl
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.locks import Locks
+from immich_conch.library.nodes import asset_key
 from immich_conch.library.removal import remove_asset
-from immich_conch.library.tree import asset_key
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Spool
 
@@ -73,6 +73,13 @@ class Removals:
     def hidden(self, album_id: str) -> Iterator[str]:
         """Assets whose names are gone from an album already."""
         return (held.asset_id for held in list(self._held.values()) if held.album_id == album_id)
+
+    def find(self, album_id: str, name: str) -> str | None:
+        """The asset whose removal is held back under a name."""
+        for held in self._held.values():
+            if held.album_id == album_id and names.fold(held.name) == names.fold(name):
+                return held.asset_id
+        return None
 
     async def hold(self, lease: Lease, album_id: str, name: str, asset: Asset) -> None:
         """Journal a removal and let it wait; raises NoSpace or Refused."""

@@ -9,7 +9,7 @@ parked      closed under a temporary name, empty   open, sealed, committing, dro
 sealed      durable; waits for a time or a retry   parked, committing, dropped
 committing  Immich is being told                   committed, sealed, parked, refused, dropped
 committed   in Immich                              --
-refused     Immich said no; the bytes are kept     sealed (an administrator's retry), dropped
+refused     Immich said no; the bytes are kept     sealed, dropped
 dropped     gone, and the client knows             --
 ==========  =====================================  ================================================
 
@@ -99,9 +99,6 @@ class Upload:
     file: SpoolFile
     #: When it was opened, and when a client last did something to it.
     arrived: float
-    #: The folder's name and the user's address as they were, for whoever reads journal or log.
-    folder: str = ""
-    user: str = ""
     base: Base | None = None
     #: The client's time, once it has told one.
     time: float | None = None
@@ -124,6 +121,11 @@ class Upload:
     superseded: bool = False
     #: What Immich said when it refused the file.
     refusal: ConchError | None = None
+    #: The folder's name and the user's address as they were, for whoever reads journal or log.
+    folder: str = ""
+    user: str = ""
+    #: The asset that had the name when the client took it; no other one is replaced.
+    replaces: str | None = None
     #: The SSH session that wrote it, while it is empty: the session's end drops it.
     session: object = field(default=None, repr=False)
     #: The upload to Immich that runs beside the writing, if one does.
@@ -226,14 +228,18 @@ class Upload:
             return self.file.read(offset, length)
         return bytes(result)
 
-    async def fill(self) -> None:
-        """Copy what still shines through from the base, so that the spool file is whole."""
+    async def fill(self, breathe: Callable[[], Awaitable[None]]) -> None:
+        """Copy what still shines through from the base, so that the spool file is whole.
+
+        `breathe` lets others have their turn between two pieces.
+        """
         assert self.base is not None
         for low, high in self.file.written.gaps(self._base_reach):
             while low < high:
                 piece = await _base_bytes(self.base, low, min(FILL_CHUNK, high - low))
                 self.file.write(low, piece)
                 low += len(piece)
+                await breathe()
         self._base_reach = 0
         self.drop_base()
 
@@ -268,6 +274,7 @@ class Upload:
             "sha1": self.checksum.hex(),
             "state": self.state.value,
             "asset": self.asset_id,
+            "replaces": self.replaces,
             "attempts": self.attempts,
             "reason": "" if self.refusal is None else self.refusal.text,
         }
@@ -290,6 +297,7 @@ class Upload:
             time=None if entry["time"] is None else float(entry["time"]),
             state=state,
             checksum=bytes.fromhex(entry["sha1"]),
+            replaces=entry.get("replaces"),
             attempts=int(entry.get("attempts", 0)),
             refusal=refused,
         )

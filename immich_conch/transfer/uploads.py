@@ -92,12 +92,21 @@ class Uploads(Upkeep):
     # -- a client writes ------------------------------------------------------------------------
 
     def open(
-        self, lease: Lease, album: Album, name: str, base: Base | None, session: object
+        self,
+        lease: Lease,
+        album: Album,
+        name: str,
+        base: Base | None,
+        session: object,
+        replaces: str | None = None,
     ) -> Upload:
         """A new file for a client to write; raises NoSpace.
 
-        What was cut off under this name before is not wanted any more.
+        `replaces` is the asset that has the name now.  What was cut off under this name before is
+        not wanted any more.
         """
+        if replaces is None:
+            replaces = self.removals.find(album.id, name)
         cut_off = self.partial(album.id, name)
         if cut_off is not None:
             self._drop(cut_off)
@@ -115,6 +124,7 @@ class Uploads(Upkeep):
             "sha1": "",
             # What is laid over another file cannot be resumed: its holes are not its own.
             "state": "open" if base is None else "edited",
+            "replaces": replaces,
         }
         try:
             file = self.spool.create(self.user_id, entry)
@@ -131,6 +141,7 @@ class Uploads(Upkeep):
             folder=album.name,
             user=lease.immich.user.email,
             base=base,
+            replaces=replaces,
             session=session,
         )
         if base is None and self.overlap_from:
@@ -193,7 +204,7 @@ class Uploads(Upkeep):
 
     async def _whole(self, upload: Upload) -> None:
         if upload.base is not None:
-            await upload.fill()
+            await upload.fill(self._breathe)
         upload.arrived = self.now()
         if upload.overlap is not None:
             upload.overlap.closed()
@@ -283,25 +294,29 @@ class Uploads(Upkeep):
             elif upload.state is State.PARKED and upload.size:
                 await self._journal(upload)
 
-    async def rename(self, upload: Upload, album: Album, name: str) -> None:
+    async def rename(
+        self, upload: Upload, album: Album, name: str, replaces: str | None = None
+    ) -> bool:
         """RENAME of a file in flight; under a final name it settles, and hears what fails.
 
-        The caller has looked after whatever the new name showed.
+        The caller has looked after whatever the new name showed; `replaces` is the asset that
+        has it.  False: the file has come into Immich meanwhile and is no upload any more.
         """
         temporary = await self.check_type(self.lease_of(upload), name)
         async with self._alone(upload):
             if upload.state is State.COMMITTED:
-                raise NotFound("The file came into Immich under its old name just now.")
+                return False
             _must_be_here(upload)
-            old = upload.album_id, upload.name, upload.asset_id, upload.folder
+            old = upload.album_id, upload.name, upload.asset_id, upload.folder, upload.replaces
             upload.folder = album.name
+            upload.replaces = replaces or self.removals.find(album.id, name)
             before = upload.state
             self._stop_timer(upload)
             self._places.move(upload, album.id, name)
             self._places.in_order(upload)
             upload.asset_id = None
             if before is State.OPEN or upload.size == 0:
-                return
+                return True
             try:
                 if temporary:
                     await self._park(upload)
@@ -310,10 +325,11 @@ class Uploads(Upkeep):
             except BaseException:
                 if upload.state in WAITING:
                     self._places.move(upload, *old[:2])
-                    upload.asset_id, upload.folder = old[2:]
+                    upload.asset_id, upload.folder, upload.replaces = old[2:]
                     if upload.state is State.SEALED:
                         self._settle(upload)
                 raise
+            return True
 
     async def remove(self, upload: Upload) -> bool:
         """REMOVE of a file in flight; whether what it was to overwrite has to go too.
