@@ -13,7 +13,7 @@ from attrs import define, frozen
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused
+from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich, IUploadBody
 from immich_conch.immich.model import Asset, NewAsset
 from immich_conch.library.catalog import is_hidden
@@ -76,6 +76,9 @@ class Commit:
         """The asset, in the album and not in the trash; raises what Immich raised."""
         asset_id = await self._bytes_in()
         asset = await self.immich.asset(asset_id)
+        if asset.checksum is not None and asset.checksum != self.content.checksum:
+            await self.immich.trash([asset_id])
+            raise Unreachable("Immich received other bytes than were sent; they are sent again.")
         _can_be_shown(asset)
         self.landed(asset)
         if asset.trashed:

@@ -32,6 +32,8 @@ from immich_conch.transfer.spool_file import SpoolFile, own_error
 FORMAT = 1
 #: Bytes that may be written between two looks at the free disk.
 LOOK_EVERY = 64 * 2**20
+#: Part of the limit from which on the log warns.
+WARN_AT = 0.9
 #: Where what cannot be used goes.
 SET_ASIDE = "set-aside"
 _LOCK = ".lock"
@@ -78,6 +80,7 @@ class Spool:
     _credit: int = 0
     _owners: dict[str, str] = field(factory=dict)
     _lock: int = -1
+    _warned: bool = False
 
     _log = Logger()
 
@@ -145,7 +148,19 @@ class Spool:
             if more > self._credit:
                 self._look_at_disk(more)
             self._credit -= more
+            if limits.total:
+                self._warn(self.used.total() + more)
         self.used[user] += more
+
+    def _warn(self, used: int) -> None:
+        """Say once when the spool is nearly full, and again after it was not."""
+        if used > WARN_AT * self.limits.total and not self._warned:
+            self._log.warn(
+                "the spool is nearly full: {used} of {total} bytes; see `immich-conch spool list`",
+                used=used,
+                total=self.limits.total,
+            )
+        self._warned = used > WARN_AT * self.limits.total
 
     def _look_at_disk(self, more: int) -> None:
         try:

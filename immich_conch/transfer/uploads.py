@@ -9,6 +9,7 @@ time or the RENAME on another connection of the same user (CLIENTS.md, section 5
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
 from attrs import define
@@ -222,6 +223,8 @@ class Uploads(Upkeep):
         if upload.overlap is not None:
             self._stop_timer(upload)
             upload.timer = self.clock.callLater(PARKED_OVERLAP, upload.stop_overlap)
+        # It may wait for days; whoever renames it brings a session along.
+        upload.let_session_go()
 
     async def _ready(self, upload: Upload, before: State) -> None:
         """A whole file under its final name: commit it now, or seal it and wait for a time."""
@@ -261,6 +264,8 @@ class Uploads(Upkeep):
             return
         if upload.reopened:
             upload.go(State.PARKED)
+            with suppress(ConchError):  # else a restart finds it as one that was cut off
+                self.spool.journal(upload.file, {**upload.entry(self.user_id), "sha1": ""})
         elif upload.file.size == 0:
             self._drop(upload)
             return
