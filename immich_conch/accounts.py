@@ -24,7 +24,7 @@ from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
-from immich_conch.library.tree import Tree
+from immich_conch.library.tree import OVERWRITE_PERMISSIONS, Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
@@ -143,12 +143,24 @@ class Accounts:
 
     def _live(self, user_id: str) -> Lease | None:
         """The newest session of a user that may upload, if one is here."""
+        able = [
+            lease
+            for lease in self._leases(user_id)
+            if lease.holders and not lease.revoked and self._may_upload(lease)
+        ]
+        # One that may overwrite too, if there is such a one: a key may upload and not delete.
+        for lease in able:
+            if all(map(lease.immich.allowed, OVERWRITE_PERMISSIONS)):
+                return lease
+        return able[0] if able else None
+
+    def _leases(self, user_id: str) -> list[Lease]:
         account = self._accounts.get(user_id)
-        for shared in account.shared.values() if account is not None else ():
-            for lease in reversed(shared.sessions.leases):
-                if lease.holders and not lease.revoked and self._may_upload(lease):
-                    return lease
-        return None
+        shared = account.shared.values() if account is not None else ()
+        return [lease for one in shared for lease in reversed(one.sessions.leases)]
+
+    def _session_of(self, user_id: str, immich: IImmich) -> Lease | None:
+        return next((one for one in self._leases(user_id) if one.immich is immich), None)
 
     def _account(self, user_id: str) -> Account:
         account = self._accounts.get(user_id)
@@ -164,6 +176,7 @@ class Accounts:
                 counters=self.counters,
                 syncer=self._syncer,
                 live=lambda: self._live(user_id),
+                session_of=lambda immich: self._session_of(user_id, immich),
                 settle=settings.settle,
                 final_delete=settings.final_delete,
                 overlap_from=settings.overlap_from,

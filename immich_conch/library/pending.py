@@ -7,6 +7,7 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
+from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
 from immich_conch.library.catalog import File
 
@@ -43,14 +44,17 @@ class IPending(Interface):
     def hidden_assets(album_id: str) -> Iterable[str]:
         """Ids of assets not to be shown: files in flight stand for them, or they are removed."""
 
-    async def hold_removal(album: Album, file: File) -> bool:
-        """Take over a removal because a RENAME may follow; whether it was taken over.
+    async def hold_removal(immich: IImmich, album: Album, file: File) -> bool:
+        """Take over a session's removal because a RENAME may follow; whether it was taken over.
 
         From then on the file's name is gone for every session.
         """
 
-    async def finish_removal(album_id: str, name: str) -> None:
-        """Carry out now what was held back under this name."""
+    async def finish_removals(album_id: str, name: str | None = None) -> None:
+        """Carry out now what was held back under a name, or in a whole album.
+
+        Raises Refused where that cannot be done now.
+        """
 
     def may_leave(album_id: str) -> None:
         """Raise NotEmpty while uploads into an album are on their way."""
@@ -65,4 +69,7 @@ class IPending(Interface):
         """
 
     async def remove(file: Any) -> bool:
-        """The client takes a file back; whether what it was to overwrite has to go too."""
+        """The client takes a file back; whether what it was to overwrite has to go too.
+
+        That is the asset `file.replaces` or `file.asset_id`, if it is shown there.
+        """

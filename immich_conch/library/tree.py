@@ -236,6 +236,8 @@ class Tree:
             raise Refused("This is a file, not a folder.")
         album = node.album
         self.pending.may_leave(album.id)
+        # What was removed has to go by the delete rule, which needs the album.
+        await self.pending.finish_removals(album.id)
         try:
             if album.role == "owner":
                 await self.immich.delete_album(album.id)
@@ -272,6 +274,9 @@ class Tree:
             if not await self.pending.remove(node.pending):
                 return
             file = await self.catalog.find_file(node.album.id, path.name)
+            # What came under the name from elsewhere was never seen here, so it was not meant.
+            seen = (node.pending.replaces, node.pending.asset_id)
+            file = file if file is not None and file.asset.id in seen else None
         else:
             file = node.file
         if file is not None and file.asset.id not in self.pending.hidden_assets(node.album.id):
@@ -281,7 +286,7 @@ class Tree:
         """Remove now, or leave it to whoever looks out for the RENAME that may follow."""
         if file.asset.owner_id == self.immich.user.id:
             may_delete(await self.immich.server.trash_enabled(), self.final_delete)
-            if await self.pending.hold_removal(album, file):
+            if await self.pending.hold_removal(self.immich, album, file):
                 return
         await self._remove_asset(album, file)
 
@@ -322,7 +327,7 @@ class Tree:
         if existing is not None and not replace:
             raise AlreadyExists
         if isinstance(node, PendingNode):
-            replaced_id = None
+            replaced_id = node.pending.replaces if same_place else None
             if isinstance(existing, FileNode):
                 await self.may_overwrite(existing.file.asset)
                 replaced_id = existing.file.asset.id
@@ -355,7 +360,7 @@ class Tree:
             raise Unsupported("Immich cannot give another name to a file that it has.")
         if isinstance(existing, PendingNode):
             raise AlreadyExists("An upload of this name is still on its way.")
-        await self.pending.finish_removal(album.id, name)
+        await self.pending.finish_removals(album.id, name)
         replaced = existing.file if isinstance(existing, FileNode) else None
         if replaced is not None and replaced.asset.id != asset.id:
             await self.may_overwrite(replaced.asset)

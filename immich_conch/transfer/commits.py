@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from immich_conch.counters import Counters
 from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
+from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.gather import gather
@@ -74,6 +75,8 @@ class Commits:
     syncer: Syncer
     #: A session of the user that may upload, if one is here.
     live: Callable[[], Lease | None]
+    #: The lease of an Immich session of the user.
+    session_of: Callable[[IImmich], Lease | None]
     settle: float = 5.0
     final_delete: bool = False
     #: Bytes from which on a file goes to Immich while it is still written; 0 is never.

@@ -29,6 +29,8 @@ from immich_conch.transfer.spool import Spool
 
 #: Seconds between tries while Immich cannot be reached.
 RETRY = 30.0
+#: What a session must be allowed for a removal to be held back on its behalf.
+PERMISSIONS = ("asset.delete", "albumAsset.delete")
 
 Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
 
@@ -43,6 +45,8 @@ class _Held:
     asset_id: str
     lease: Lease | None
     timer: IDelayedCall | None = None
+    #: Whether it is being carried out.
+    busy: bool = False
 
 
 @define(eq=False)
@@ -73,6 +77,10 @@ class Removals:
     def hidden(self, album_id: str) -> Iterator[str]:
         """Assets whose names are gone from an album already."""
         return (held.asset_id for held in list(self._held.values()) if held.album_id == album_id)
+
+    def may(self, lease: Lease) -> bool:
+        """Whether a session could carry a removal out later on."""
+        return not lease.revoked and all(map(lease.immich.allowed, PERMISSIONS))
 
     def find(self, album_id: str, name: str) -> str | None:
         """The asset whose removal is held back under a name."""
@@ -108,7 +116,7 @@ class Removals:
     def welcome(self) -> None:
         """A session of the user is here."""
         for held in list(self._held.values()):
-            if held.timer is None:
+            if held.timer is None and not held.busy:
                 self._arm(held, self.pause)
 
     def landed(self, album_id: str, asset_ids: Sequence[str]) -> None:
@@ -117,17 +125,35 @@ class Removals:
             if held.album_id == album_id and held.asset_id in asset_ids:
                 self._over(held)
 
-    async def finish(self, album_id: str, name: str) -> None:
-        """Carry out now what is held under a name."""
+    async def finish(self, album_id: str, name: str | None = None) -> bool:
+        """Carry out now what is held under a name, or in a whole album; whether all is done."""
         for held in list(self._held.values()):
-            if held.album_id == album_id and names.fold(held.name) == names.fold(name):
-                if held.timer is not None and held.timer.active():
-                    held.timer.cancel()
-                held.timer = None
+            if held.album_id == album_id and (
+                name is None or names.fold(held.name) == names.fold(name)
+            ):
+                self._disarm(held)
                 await self._carry_out(held)
+        return not any(
+            held.album_id == album_id
+            and (name is None or names.fold(held.name) == names.fold(name))
+            for held in self._held.values()
+        )
+
+    def drop(self, held_id: str) -> bool:
+        """An administrator gives a removal up: the file is shown again; whether there was one."""
+        held = self._held.get(held_id)
+        if held is not None:
+            self._over(held)
+        return held is not None
 
     def _arm(self, held: _Held, pause: float) -> None:
+        self._disarm(held)
         held.timer = self.clock.callLater(pause, self._expire, held)
+
+    def _disarm(self, held: _Held) -> None:
+        if held.timer is not None and held.timer.active():
+            held.timer.cancel()
+        held.timer = None
 
     def _expire(self, held: _Held) -> None:
         held.timer = None
@@ -142,27 +168,27 @@ class Removals:
         Deferred.fromCoroutine(self._carry_out(held)).addErrback(crashed)
 
     async def _carry_out(self, held: _Held) -> None:
+        if held.busy or held.id not in self._held:
+            return
         if held.lease is None or held.lease.revoked:
             self._let_go(held)
             lease = self.live()
-            if lease is None:
+            if lease is None or not self.may(lease):
                 return  # `welcome` takes it up again
             held.lease = lease.hold()
-        immich = held.lease.immich
+        held.busy = True
+        # Held once more: an upload that brings the same bytes back ends the removal meanwhile.
+        lease = held.lease.hold()
         try:
-            asset = await immich.asset(held.asset_id)
-            async with self.locks.hold(asset_key(asset)):
-                if held.id not in self._held:
-                    return  # an upload brought the same bytes back
-                await remove_asset(immich, held.album_id, asset, final_delete=self.final_delete)
-                self.tell(held.album_id, [], [asset.id])
-        except NotFound:
-            self.tell(held.album_id, [], [held.asset_id])
+            await self._remove(held, lease)
         except (Unreachable, SessionRevoked) as error:
             if isinstance(error, SessionRevoked):
-                held.lease.revoked = True
-            self._log.warn("removal of {name!r} waits: {reason}", name=held.name, reason=error.text)
-            self._arm(held, RETRY)
+                lease.revoked = True
+            if held.id in self._held:
+                self._log.warn(
+                    "removal of {name!r} waits: {reason}", name=held.name, reason=error.text
+                )
+                self._arm(held, RETRY)
             return
         except ConchError as error:
             self._log.error(
@@ -170,15 +196,28 @@ class Removals:
                 name=held.name,
                 reason=error.text,
             )
+        finally:
+            held.busy = False
+            lease.release()
         self._over(held)
+
+    async def _remove(self, held: _Held, lease: Lease) -> None:
+        immich = lease.immich
+        try:
+            asset = await immich.asset(held.asset_id)
+            async with self.locks.hold(asset_key(asset)):
+                if held.id in self._held:
+                    await remove_asset(immich, held.album_id, asset, final_delete=self.final_delete)
+                    self.tell(held.album_id, [], [asset.id])
+        except NotFound:
+            self.tell(held.album_id, [], [held.asset_id])
 
     def _over(self, held: _Held) -> None:
         if self._held.pop(held.id, None) is None:
             return
-        if held.timer is not None and held.timer.active():
-            held.timer.cancel()
-        self.spool.forget(held.id)
+        self._disarm(held)
         self._let_go(held)
+        self.spool.forget(held.id)
 
     def _let_go(self, held: _Held) -> None:
         lease, held.lease = held.lease, None
@@ -188,7 +227,5 @@ class Removals:
     def stop(self) -> None:
         """Wait no longer; the journal keeps what is held."""
         for held in self._held.values():
-            if held.timer is not None and held.timer.active():
-                held.timer.cancel()
-            held.timer = None
+            self._disarm(held)
             self._let_go(held)

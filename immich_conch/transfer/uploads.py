@@ -22,6 +22,7 @@ from immich_conch.errors import (
     NotFound,
     Refused,
 )
+from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
 from immich_conch.library import names
 from immich_conch.library.catalog import File
@@ -356,21 +357,22 @@ class Uploads(Upkeep):
             self._drop(upload)
             return True
 
-    async def hold_removal(self, album: Album, file: File) -> bool:
+    async def hold_removal(self, immich: IImmich, album: Album, file: File) -> bool:
         """Hold a removal back where a RENAME may follow: while an upload waits in the album."""
         waits = any(
             upload.album_id == album.id and upload.state in WAITING and upload.size
             for upload in self._places
         )
-        session = self.live()
-        if not waits or session is None:
+        session = self.session_of(immich)
+        if not waits or session is None or not self.removals.may(session):
             return False
         await self.removals.hold(session, album.id, file.name, file.asset)
         return True
 
-    async def finish_removal(self, album_id: str, name: str) -> None:
-        """Carry out now what was held back under this name."""
-        await self.removals.finish(album_id, name)
+    async def finish_removals(self, album_id: str, name: str | None = None) -> None:
+        """Carry out now what was held back under a name, or in a whole album."""
+        if not await self.removals.finish(album_id, name):
+            raise Refused("A file that was removed could not leave Immich's album yet.")
 
     def drop_partial(self, album_id: str, name: str) -> bool:
         """Forget an upload that was cut off; whether there was one."""
