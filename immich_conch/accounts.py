@@ -28,7 +28,7 @@ from immich_conch.library.tree import OVERWRITE_PERMISSIONS, Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
-from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.spool import Found, Spool
 from immich_conch.transfer.syncer import Syncer
 from immich_conch.transfer.uploads import Uploads
 
@@ -246,7 +246,8 @@ class Accounts:
         """Take up what an earlier run left in the spool; call it once, before clients come."""
         self.spool.evict = self._evict
         taken = 0
-        for found in self.spool.scan():
+        # Of two under one name the one that was closed last is what the user wants.
+        for found in sorted(self.spool.scan(), key=_order):
             try:
                 self._account(str(found.entry["user"])).uploads.recover(found)
                 taken += 1
@@ -281,8 +282,10 @@ class Accounts:
             upload = account.uploads.by_id(file_id)
             if upload is not None:
                 await account.uploads.command(upload, action)
-                self._log.info("an administrator said {action} {id}", action=action, id=file_id)
-                return
+            elif action != "drop" or not account.uploads.removals.drop(file_id):
+                continue
+            self._log.info("an administrator said {action} {id}", action=action, id=file_id)
+            return
         raise NotFound("There is no such upload.")
 
     async def stop(self) -> None:
@@ -290,6 +293,13 @@ class Accounts:
         await gather([account.uploads.stop for account in self._accounts.values()], STOP_PARALLEL)
         for goodbye in list(self._goodbyes):
             await goodbye
+
+
+def _order(found: Found) -> tuple[float, float]:
+    """When it was closed or renamed, as the journal has it."""
+    entry = found.entry
+    order, arrived = entry.get("order", 0), entry.get("arrived", 0)
+    return (order if isinstance(order, int) else 0), arrived
 
 
 def key_credential(key: str) -> str:

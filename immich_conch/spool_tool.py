@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from immich_conch.errors import ConchError, SettingsError
@@ -133,6 +134,8 @@ def _ask_service(directory: str, file_id: str, action: str) -> str:
     control = os.path.join(directory, CONTROL)
     answer = os.path.join(control, f"{file_id}.answer")
     os.makedirs(control, mode=0o700, exist_ok=True)
+    with suppress(FileNotFoundError):
+        os.unlink(answer)  # of somebody who did not wait for it
     fresh = os.path.join(control, f"{file_id}.new")
     with open(fresh, "w") as file:
         file.write(action)
@@ -156,16 +159,15 @@ def requests(directory: str) -> list[tuple[str, str]]:
     """What was asked of a running service: (id, action); each is handed out once."""
     control = os.path.join(directory, CONTROL)
     found = []
-    try:
-        waiting = os.listdir(control)
-    except FileNotFoundError:
-        return []
+    # Made by the service, so that it is the service's even if root asks first.
+    os.makedirs(control, mode=0o700, exist_ok=True)
+    waiting = os.listdir(control)
     for name in waiting:
         file_id, _, kind = name.partition(".")
         if kind != "request" or not _ID.fullmatch(file_id):
             continue
         path = os.path.join(control, name)
-        with open(path) as file:
+        with open(path, errors="replace") as file:
             action = file.read(16)
         os.unlink(path)
         found.append((file_id, action))

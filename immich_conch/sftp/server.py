@@ -258,13 +258,19 @@ class SFTPServer:
         resumable = not flags & (FXF_TRUNC | FXF_EXCL) and not isinstance(node, PendingNode)
         cut_off = await self.tree.partial(path) if resumable else None
         # From here to the new upload nothing is waited for, so `node` stays what it is.
-        node = node if cut_off is None else cut_off
-        if node is None:
+        if cut_off is not None:
+            pass  # it is continued
+        elif node is None:
             if not flags & FXF_CREAT:
                 raise NotFound
         elif flags & FXF_CREAT and flags & FXF_EXCL:
             raise AlreadyExists
-        upload = self._upload_for(album, name, node, flags)
+        upload = _upload_of(cut_off)
+        if upload is None or upload.state is not State.PARTIAL:
+            upload = self._upload_for(album, name, node, flags)
+        else:
+            replaces = node.file.asset.id if isinstance(node, FileNode) else None
+            self.uploads.reopen(upload, self.lease, self, replaces)
         mtime = attrs.get("mtime")
         if mtime is not None:
             upload.time = float(mtime)
@@ -283,8 +289,8 @@ class SFTPServer:
             under = node.pending
             assert isinstance(under, Upload)
             replaces = under.replaces
-            if not truncate and under.state in (State.PARKED, State.PARTIAL):
-                self.uploads.reopen(under, self.lease, self)
+            if not truncate and under.state is State.PARKED:
+                self.uploads.reopen(under, self.lease, self, replaces)
                 return under
             if not truncate:
                 base = _spool_base(under)

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich, IUploadBody
-from immich_conch.immich.model import Asset, NewAsset
+from immich_conch.immich.model import Asset, NewAsset, Uploaded
 from immich_conch.library.catalog import is_hidden
 from immich_conch.library.removal import link, unlink
 from immich_conch.transfer.overlap import Overlap
@@ -69,6 +69,8 @@ class Commit:
     content: Content
     album_id: str | None
     landed: Callable[[Asset], None]
+    #: The asset that this run's upload made.
+    _made: str | None = None
 
     _log = Logger()
 
@@ -77,7 +79,8 @@ class Commit:
         asset_id = await self._bytes_in()
         asset = await self.immich.asset(asset_id)
         if asset.checksum is not None and asset.checksum != self.content.checksum:
-            await self.immich.trash([asset_id])
+            if self._made == asset_id:  # what was there before is nobody's mistake
+                await self.immich.trash([asset_id])
             raise Unreachable("Immich received other bytes than were sent; they are sent again.")
         _can_be_shown(asset)
         self.landed(asset)
@@ -112,17 +115,22 @@ class Commit:
         )
         if overlap is not None and overlap.alive:
             try:
-                return (await overlap.finish(new)).asset_id
+                return self._uploaded(await overlap.finish(new))
             except (ConchError, CancelledError):
                 # The spool has it whole; what the request ran into shows again, or is over.
                 return await self._bytes_again(new)
-        return (await self.immich.upload(content.body(), new)).asset_id
+        return self._uploaded(await self.immich.upload(content.body(), new))
+
+    def _uploaded(self, answer: Uploaded) -> str:
+        if not answer.duplicate:
+            self._made = answer.asset_id
+        return answer.asset_id
 
     async def _bytes_again(self, new: NewAsset) -> str:
         known = (await self.immich.check([self.content.checksum]))[0]
         if known is not None:
             return known.asset_id
-        return (await self.immich.upload(self.content.body(), new)).asset_id
+        return self._uploaded(await self.immich.upload(self.content.body(), new))
 
     async def _leave_other_albums(self, asset_id: str) -> None:
         """A trashed asset keeps its links; restoring must not bring it back into other folders."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from immich_conch.counters import Counters
-from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
+from immich_conch.errors import ConchError, NotFound, Refused, SessionRevoked, Unreachable
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
@@ -87,7 +87,12 @@ class Commits:
     locks: Locks = field(factory=Locks)
     _places: Places = Factory(lambda self: Places(self.ignore_case), takes_self=True)
     _landing: Landing = Factory(
-        lambda self: Landing(self.locks, self.final_delete), takes_self=True
+        lambda self: Landing(
+            self.locks,
+            lambda album_id, asset_id: self.removals.landed(album_id, [asset_id]),
+            self.final_delete,
+        ),
+        takes_self=True,
     )
     removals: Removals = Factory(
         lambda self: Removals(
@@ -145,7 +150,11 @@ class Commits:
 
     async def _hash(self, upload: Upload) -> None:
         file = upload.file
+        before = upload.checksum
         upload.checksum = file.sha1() if file.hash_ready else await self.in_file(upload, file.sha1)
+        if before and upload.checksum != before:
+            upload.checksum = before
+            raise Refused("The bytes in the spool are not what they were when they were sealed.")
 
     async def _seal(self, upload: Upload, state: State) -> None:
         await self._hash(upload)
@@ -167,8 +176,14 @@ class Commits:
             elif older.state in WAITING:
                 self._drop(older)
             elif older.state is State.REFUSED:
-                # Its bytes stay in the spool for the administrator; its name is taken.
-                self._places.leave(older)
+                self._shelve(older)
+
+    def _shelve(self, upload: Upload) -> None:
+        """Keep what Immich refused for the administrator; its name is somebody else's."""
+        upload.shelved = True
+        self._places.shelve(upload)
+        with suppress(ConchError):  # a restart shows it again, which loses nothing
+            self.spool.journal(upload.file, upload.entry(self.user_id))
 
     def _drop(self, upload: Upload) -> None:
         if upload.state in (State.DROPPED, State.COMMITTED):
@@ -261,6 +276,7 @@ class Commits:
         if not isinstance(error, ConchError) or isinstance(error, again):
             upload.go(State.SEALED)
             if isinstance(error, SessionRevoked):
+                await self._journal(upload)
                 self._without_session(upload)
                 return
             pause = min(RETRY_MOST, RETRY_FIRST * RETRY_FACTOR ** min(upload.attempts - 1, 16))
@@ -327,11 +343,14 @@ class Commits:
                 self._drop(upload)
                 return
             lease = self.lease_of(upload)
+            if not upload.file.hash_ready:
+                await self._hash(upload)  # of an earlier run: a disk may have lost bytes since
             landed = await self._landing.run(upload, lease)
             if landed.in_album:
+                self._now_there(upload, landed.asset)
                 gone = [landed.replaced.id] if landed.replaced is not None else []
                 self.tell(upload.album_id, [(landed.asset, landed.shown)], gone)
-                self.removals.landed(upload.album_id, [landed.asset.id, *gone])
+                self.removals.landed(upload.album_id, gone)
             upload.go(State.COMMITTED)
             self._supersede(upload)
             self._discard(upload)
@@ -343,6 +362,14 @@ class Commits:
             size=landed.asset.size,
             asset=landed.asset.id,
         )
+
+    def _now_there(self, upload: Upload, asset: Asset) -> None:
+        """Uploads that were begun over this one overwrite what has become of it."""
+        for other in self._places.beside(upload):
+            other.replaces = asset.id
+            if other.state in WAITING and not self._busy(other):
+                with suppress(ConchError):  # a restart then keeps both files
+                    self.spool.journal(other.file, other.entry(self.user_id))
 
     async def stop(self) -> None:
         """Commit what is sealed, whatever time it has; for the end of the service."""

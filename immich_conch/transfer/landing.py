@@ -6,6 +6,8 @@ before leaves the album only when its successor is in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
@@ -46,6 +48,8 @@ class Landing:
     """Brings uploads into Immich.  Callers hold the lock of the upload's place."""
 
     locks: Locks
+    #: Hears, while nobody else can touch the asset, that it is in an album now.
+    landed: Callable[[str, str], None]
     final_delete: bool = False
     #: What own uploads have put under which names, for the next upload under the same name.
     _made: dict[tuple[str, str], str] = field(factory=dict)
@@ -56,6 +60,8 @@ class Landing:
         """Run the commit of an upload; raises what Immich raised."""
         async with self.locks.hold(("sha1", upload.checksum)):
             asset, in_album = await self._into_immich(upload, lease)
+            if in_album:
+                self.landed(upload.album_id, asset.id)
         if asset.size is None:
             asset = attrs.evolve(asset, size=upload.file.size)
         if not in_album:

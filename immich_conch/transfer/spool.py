@@ -296,7 +296,7 @@ class Spool:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            if entry["state"] == "open":
+            if entry["state"] in ("open", "edited"):
                 self.forget(file_id)  # the crash came before the data was made
             else:
                 self._set_aside(file_id, "its data is missing")

@@ -27,9 +27,12 @@ class Upkeep(Commits):
             older = self._places.set_aside(upload)
             if older is not None:
                 self._drop(older)
+        elif upload.shelved:
+            self._places.shelve(upload)
         else:
-            self._places.enter(upload)
-            self._places.in_order(upload)
+            self._places.found(upload, int(found.entry.get("order", 0)))
+            if upload.state is not State.REFUSED:
+                self._supersede(upload)
 
     def welcome(self) -> None:
         """A session that may upload is here: go on with what waits for one, or failed before."""
@@ -37,6 +40,13 @@ class Upkeep(Commits):
         for upload in self._places:
             if upload.state is State.SEALED and (upload.timer is None or upload.attempts):
                 self._settle(upload, 0)
+
+    def session_ended(self, session: object) -> None:
+        """Files that stayed empty go with the session that made them."""
+        for upload in self._places:
+            if upload.state is State.PARKED and not upload.size and upload.session is session:
+                self._log.info("{name!r} stayed empty and is dropped", name=upload.name)
+                self._drop(upload)
 
     def sweep(self, keep_parked: float, keep_partial: float) -> None:
         """Drop what nobody renamed or resumed for so many seconds."""
@@ -74,8 +84,7 @@ class Upkeep(Commits):
 
     def by_id(self, file_id: str) -> Upload | None:
         """An upload by the id that log and journal name."""
-        everything: list[Upload] = [*self._places, *self._places.partials]
-        for upload in everything:
+        for upload in self._places.everything:
             if upload.file.id == file_id:
                 return upload
         return None
@@ -83,6 +92,8 @@ class Upkeep(Commits):
     async def command(self, upload: Upload, action: str) -> None:
         """An administrator's `retry` or `drop`; raises Refused where that cannot be."""
         async with self._alone(upload):
+            if action == "retry" and upload.shelved:
+                raise Refused("Its name was removed or taken by another file; it can be dropped.")
             if action == "drop" and upload.state is not State.OPEN:
                 self._drop(upload)
             elif action == "retry" and upload.state in (State.REFUSED, State.SEALED):

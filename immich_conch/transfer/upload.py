@@ -36,6 +36,7 @@ from immich_conch.transfer.spool_file import SpoolFile
 
 #: Bytes copied at once from what lies under an edited file.
 FILL_CHUNK = 256 * 1024
+SHA1_BYTES = 20
 
 
 class State(Enum):
@@ -119,6 +120,8 @@ class Upload:
     order: int = 0
     #: A later one under the same name is whole, but this one was busy then and could not go.
     superseded: bool = False
+    #: Refused, and its name taken by another file or removed: only an administrator sees it.
+    shelved: bool = False
     #: What Immich said when it refused the file.
     refusal: ConchError | None = None
     #: The folder's name and the user's address as they were, for whoever reads journal or log.
@@ -275,6 +278,8 @@ class Upload:
             "state": self.state.value,
             "asset": self.asset_id,
             "replaces": self.replaces,
+            "order": self.order,
+            "shelved": self.shelved,
             "attempts": self.attempts,
             "reason": "" if self.refusal is None else self.refusal.text,
         }
@@ -285,6 +290,9 @@ class Upload:
         state = FOUND_AS.get(entry["state"])
         if state is None:
             raise ValueError(f"there is no state {entry['state']!r}")
+        checksum = bytes.fromhex(entry["sha1"])
+        if state in (State.SEALED, State.REFUSED) and len(checksum) != SHA1_BYTES:
+            raise ValueError("it has no SHA-1")
         refused = Refused(str(entry.get("reason", ""))) if state is State.REFUSED else None
         return cls(
             album_id=entry["album"],
@@ -296,8 +304,10 @@ class Upload:
             user=str(entry.get("email", "")),
             time=None if entry["time"] is None else float(entry["time"]),
             state=state,
-            checksum=bytes.fromhex(entry["sha1"]),
+            checksum=checksum,
+            asset_id=entry.get("asset"),
             replaces=entry.get("replaces"),
+            shelved=bool(entry.get("shelved")),
             attempts=int(entry.get("attempts", 0)),
             refusal=refused,
         )

@@ -166,14 +166,16 @@ class Uploads(Upkeep):
         self.counters.add("uploads.overlapped")
         return Overlap.start(upload.lease.immich, file, extension)
 
-    def reopen(self, upload: Upload, lease: Lease, session: object) -> None:
+    def reopen(self, upload: Upload, lease: Lease, session: object, replaces: str | None) -> None:
         """Write on in a parked file that nobody is busy with, or in one that was cut off."""
+        upload.replaces = replaces
         upload.reopened = upload.state is State.PARKED
         self._stop_timer(upload)
         # What a crash finds now is a file that was cut off, whatever its entry said before.
         self.spool.journal(upload.file, {**upload.entry(self.user_id), "state": "open", "sha1": ""})
         upload.go(State.OPEN)
         upload.session = session
+        upload.checksum = b""
         if upload.lease is None or upload.lease.revoked:
             upload.let_session_go()
             upload.lease = lease.hold()
@@ -279,13 +281,6 @@ class Uploads(Upkeep):
         upload.let_session_go()
         # A crash from here on finds the entry of its OPEN, which says the same.
 
-    def session_ended(self, session: object) -> None:
-        """Files that stayed empty go with the session that made them."""
-        for upload in self._places:
-            if upload.state is State.PARKED and not upload.size and upload.session is session:
-                self._log.info("{name!r} stayed empty and is dropped", name=upload.name)
-                self._drop(upload)
-
     # -- what clients say about a file that is closed --------------------------------------------
 
     async def set_time(self, upload: Upload, time: float) -> None:
@@ -328,12 +323,14 @@ class Uploads(Upkeep):
                     await self._park(upload)
                 else:
                     await self._ready(upload, before)
-            except BaseException:
+            except Exception:
                 if upload.state in WAITING:
                     self._places.move(upload, *old[:2])
                     upload.asset_id, upload.folder, upload.replaces = old[2:]
                     if upload.state is State.SEALED:
                         self._settle(upload)
+                    # The new name may have got into the journal before something failed.
+                    await self._journal(upload)
                 raise
             return True
 
@@ -354,7 +351,10 @@ class Uploads(Upkeep):
                 upload.removed = True
                 self._places.leave(upload)
                 return False
-            self._drop(upload)
+            if upload.state is State.REFUSED:
+                self._shelve(upload)  # its bytes stay until an administrator drops them
+            else:
+                self._drop(upload)
             return True
 
     async def hold_removal(self, immich: IImmich, album: Album, file: File) -> bool:
