@@ -73,6 +73,7 @@ def _served(
             return await method(self, *args, **kwargs)
         except SessionRevoked:
             # packets.py closes the connection once this is answered.
+            self.lease.revoked = True
             self._log.info(
                 "the Immich session of {user} has ended; closing the connection",
                 user=self.lease.immich.user.email,

@@ -221,6 +221,17 @@ class Commits:
             upload.user = lease.immich.user.email
         return lease
 
+    async def with_session(self, upload: Upload, work: Callable[[Lease], Awaitable[T]]) -> T:
+        """Work on Immich for an upload, by another session where one turns out to be revoked."""
+        while True:
+            lease = self.lease_of(upload)
+            try:
+                return await work(lease)
+            except SessionRevoked:
+                lease.revoked = True
+                if self.live() is None:
+                    raise
+
     def _stop_timer(self, upload: Upload) -> None:
         if upload.timer is not None and upload.timer.active():
             upload.timer.cancel()
@@ -342,10 +353,9 @@ class Commits:
                 # A later upload of this name is whole, or in Immich already.
                 self._drop(upload)
                 return
-            lease = self.lease_of(upload)
             if not upload.file.hash_ready:
                 await self._hash(upload)  # of an earlier run: a disk may have lost bytes since
-            landed = await self._landing.run(upload, lease)
+            landed = await self.with_session(upload, partial(self._landing.run, upload))
             if landed.in_album:
                 self._now_there(upload, landed.asset)
                 gone = [landed.replaced.id] if landed.replaced is not None else []
@@ -357,7 +367,7 @@ class Commits:
         self.counters.add("uploads.committed")
         self._log.info(
             "user {user} uploaded {name!r}, {size} bytes, asset {asset}",
-            user=lease.immich.user.email,
+            user=upload.user,
             name=upload.name,
             size=landed.asset.size,
             asset=landed.asset.id,

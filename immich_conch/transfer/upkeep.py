@@ -5,7 +5,9 @@ from __future__ import annotations
 from attrs import define
 
 from immich_conch.errors import Refused
+from immich_conch.library import names
 from immich_conch.transfer.commits import Commits
+from immich_conch.transfer.overlap import Overlap
 from immich_conch.transfer.spool import Found
 from immich_conch.transfer.upload import State, Upload
 
@@ -13,6 +15,28 @@ from immich_conch.transfer.upload import State, Upload
 @define(eq=False)
 class Upkeep(Commits):
     """The half of a user's uploads that no request of a client leads to."""
+
+    def _begin_overlap(self, upload: Upload) -> Overlap | None:
+        """Start the upload to Immich beside the writing, once the file is large."""
+        file = upload.file
+        if file.size < self.overlap_from:
+            return None
+        upload.begin_overlap = None
+        extension = names.media_extension(upload.name, self._takes)
+        if not file.hash_ready or upload.base is not None or not extension:
+            return None
+        if upload.lease is None:
+            return None
+        self.counters.add("uploads.overlapped")
+        return Overlap.start(upload.lease.immich, file, extension)
+
+    def _waiting(self, but: Upload) -> int:
+        """Bytes that are sealed and not yet in Immich, which the quota must still take."""
+        return sum(
+            upload.size
+            for upload in self._places
+            if upload.state in (State.SEALED, State.COMMITTING) and upload is not but
+        )
 
     def recover(self, found: Found) -> None:
         """Take up what an earlier run left; raises ValueError for what makes no sense."""
@@ -39,7 +63,10 @@ class Upkeep(Commits):
         self.removals.welcome()
         for upload in self._places:
             if upload.state is State.SEALED and (upload.timer is None or upload.attempts):
-                self._settle(upload, 0)
+                # A new log-in after a crash is mostly the client starting again: it may have
+                # the time of a file still to tell.
+                known = upload.time is not None or upload.attempts
+                self._settle(upload, 0 if known else None)
 
     def session_ended(self, session: object) -> None:
         """Files that stayed empty go with the session that made them."""

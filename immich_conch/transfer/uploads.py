@@ -30,7 +30,6 @@ from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
 from immich_conch.transfer.commits import WAITING
 from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.overlap import Overlap
 from immich_conch.transfer.upkeep import Upkeep
 from immich_conch.transfer.upload import Base, State, Upload
 
@@ -152,20 +151,6 @@ class Uploads(Upkeep):
         self.counters.add("uploads.opened")
         return upload
 
-    def _begin_overlap(self, upload: Upload) -> Overlap | None:
-        """Start the upload to Immich beside the writing, once the file is large."""
-        file = upload.file
-        if file.size < self.overlap_from:
-            return None
-        upload.begin_overlap = None
-        extension = names.media_extension(upload.name, self._takes)
-        if not file.hash_ready or upload.base is not None or not extension:
-            return None
-        if upload.lease is None:
-            return None
-        self.counters.add("uploads.overlapped")
-        return Overlap.start(upload.lease.immich, file, extension)
-
     def reopen(self, upload: Upload, lease: Lease, session: object, replaces: str | None) -> None:
         """Write on in a parked file that nobody is busy with, or in one that was cut off."""
         upload.replaces = replaces
@@ -232,25 +217,20 @@ class Uploads(Upkeep):
     async def _ready(self, upload: Upload, before: State) -> None:
         """A whole file under its final name: commit it now, or seal it and wait for a time."""
         await self._hash(upload)
-        lease = self.lease_of(upload)
-        album = await lease.catalog.album(upload.album_id)
-        if album.role == "viewer":
-            raise Denied("You may only look at this album.")
-        await check_content(lease.immich, upload.size, upload.checksum, self._waiting(upload))
+
+        async def check(lease: Lease) -> None:
+            album = await lease.catalog.album(upload.album_id)
+            if album.role == "viewer":
+                raise Denied("You may only look at this album.")
+            await check_content(lease.immich, upload.size, upload.checksum, self._waiting(upload))
+
+        await self.with_session(upload, check)
         if upload.time is not None:
             await self._commit(upload, on_error=before)
             return
         await self._seal(upload, State.SEALED)
         self._supersede(upload)
         self._settle(upload)
-
-    def _waiting(self, but: Upload) -> int:
-        """Bytes that are sealed and not yet in Immich, which the quota must still take."""
-        return sum(
-            upload.size
-            for upload in self._places
-            if upload.state in (State.SEALED, State.COMMITTING) and upload is not but
-        )
 
     def abort(self, upload: Upload) -> None:
         """The connection dropped before CLOSE: nothing is committed, what came can be resumed."""
