@@ -212,7 +212,7 @@ async def test_all_sessions_of_the_user_see_a_file_while_it_is_written(tmp_path:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_dropped_connection_commits_nothing(tmp_path: Path) -> None:
+async def test_a_dropped_connection_commits_nothing_and_keeps_what_came(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         album = r.album("Rome")
         session = await r.session()
@@ -220,9 +220,13 @@ async def test_a_dropped_connection_commits_nothing(tmp_path: Path) -> None:
         handle.writeChunk(0, jpeg("half"))
         handle.abort()
         session.hang_up()
-        await r.pass_time(3600)
-        assert (r.in_spool(), r.demo.assets_of(album)) == ([], [])
         await until(lambda: r.demo.open_sessions == 0)
+        await r.pass_time(23 * 3600)
+        r.accounts.sweep()
+        assert (r.in_spool(), r.demo.assets_of(album)) == ([".data", ".json"], [])
+        await r.pass_time(2 * 3600)
+        r.accounts.sweep()
+        assert (r.in_spool(), r.demo.assets_of(album)) == ([], [])
 
 
 @pytest_twisted.ensureDeferred

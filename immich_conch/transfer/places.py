@@ -29,7 +29,7 @@ class Places:
     _last_order: int = 0
 
     def __len__(self) -> int:
-        return len(self.everything)
+        return sum(map(len, self._stacks.values())) + len(self._partials) + len(self._shelf)
 
     def __iter__(self) -> Iterator[Upload]:
         return iter([upload for stack in self._stacks.values() for upload in stack])
