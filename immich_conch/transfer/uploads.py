@@ -21,6 +21,7 @@ from immich_conch.errors import (
     NotEmpty,
     NotFound,
     Refused,
+    SessionRevoked,
 )
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
@@ -283,7 +284,10 @@ class Uploads(Upkeep):
         The caller has looked after whatever the new name showed; `replaces` is the asset that
         has it.  False: the file has come into Immich meanwhile and is no upload any more.
         """
-        temporary = await self.check_type(self.lease_of(upload), name)
+        lease = upload.lease or self.live()
+        if lease is None:
+            raise SessionRevoked
+        temporary = await self.check_type(lease, name)
         async with self._alone(upload):
             if upload.state is State.COMMITTED:
                 return False
@@ -309,6 +313,8 @@ class Uploads(Upkeep):
                     upload.asset_id, upload.folder, upload.replaces = old[2:]
                     if upload.state is State.SEALED:
                         self._settle(upload)
+                    if upload.state is State.PARKED:
+                        upload.let_session_go()
                     # The new name may have got into the journal before something failed.
                     await self._journal(upload)
                 raise
