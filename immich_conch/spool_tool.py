@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from immich_conch.errors import ConchError, SettingsError
-from immich_conch.transfer.spool import SET_ASIDE, Spool, read_entry
+from immich_conch.transfer.spool import GONE, SET_ASIDE, Spool, bury, read_entry
 
 #: Where commands for a running service and its answers lie.
 CONTROL = "control"
@@ -50,7 +50,9 @@ def entries(directory: str) -> list[dict[str, Any]]:
     for place, aside in ((directory, False), (os.path.join(directory, SET_ASIDE), True)):
         if not os.path.isdir(place):
             continue
-        ids = {name.partition(".")[0] for name in os.listdir(place) if not name.startswith(".")}
+        present = os.listdir(place)
+        ids = {name.partition(".")[0] for name in present if not name.startswith(".")}
+        ids -= {name.partition(".")[0] for name in present if name.endswith(f".{GONE}")}
         for file_id in sorted(filter(_ID.fullmatch, ids)):
             found.append(_entry(place, file_id, aside))
     return found
@@ -101,7 +103,7 @@ def _command(directory: str, entry: dict[str, Any], action: str) -> str:
     if entry["state"] == "set aside":
         if action == "retry":
             raise SettingsError("it is set aside; move it back by hand while the service is down")
-        _unlink(os.path.join(directory, SET_ASIDE), entry["id"])
+        bury(os.path.join(directory, SET_ASIDE), entry["id"])
         return "dropped"
     try:
         spool = Spool.make(directory)
@@ -109,7 +111,7 @@ def _command(directory: str, entry: dict[str, Any], action: str) -> str:
         return _ask_service(directory, entry["id"], action)
     try:
         if action == "drop":
-            _unlink(directory, entry["id"])
+            bury(directory, entry["id"])
             return "dropped"
         if entry["state"] not in ("refused", "sealed"):
             raise SettingsError(f"it is {entry['state']}; there is nothing to try again")
@@ -120,14 +122,6 @@ def _command(directory: str, entry: dict[str, Any], action: str) -> str:
         raise SettingsError(error.text) from None
     finally:
         spool.close()
-
-
-def _unlink(place: str, file_id: str) -> None:
-    for kind in ("json", "data"):
-        try:
-            os.unlink(os.path.join(place, f"{file_id}.{kind}"))
-        except FileNotFoundError:
-            continue
 
 
 def _ask_service(directory: str, file_id: str, action: str) -> str:

@@ -36,6 +36,8 @@ LOOK_EVERY = 64 * 2**20
 WARN_AT = 0.9
 #: Where what cannot be used goes.
 SET_ASIDE = "set-aside"
+#: The ending of data that nobody wants any more, while it is being removed.
+GONE = "gone"
 _LOCK = ".lock"
 
 Entry = Mapping[str, Any]
@@ -173,7 +175,7 @@ class Spool:
         self._credit = min(free, max(LOOK_EVERY, more))
 
     def discard(self, file: SpoolFile) -> None:
-        """Remove the entry, then the data; the order keeps an entry from naming nothing."""
+        """Remove entry and data.  A crash between leaves what the next start clears away."""
         if self.files.pop(file.id, None) is None:
             return
         user = self._owners.pop(file.id)
@@ -182,8 +184,7 @@ class Spool:
             del self.used[user]
         file.room = lambda more: None
         try:
-            for kind in ("json", "data"):
-                _unlink(self._path(file.id, kind))
+            bury(self.directory, file.id)
         finally:
             file.close()
 
@@ -270,6 +271,9 @@ class Spool:
     def scan(self) -> list[Found]:
         """What an earlier run left; what cannot be used is set aside and logged."""
         found: list[Found] = []
+        for name in os.listdir(self.directory):
+            if name.endswith(f".{GONE}"):
+                bury(self.directory, name.partition(".")[0])
         names = sorted(os.listdir(self.directory))
         for name in names:
             file_id, _, kind = name.partition(".")
@@ -376,6 +380,18 @@ def read_entry(path: str) -> dict[str, Any]:
         if key not in entry or not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
             raise ValueError(f"{key} is missing or wrong")
     return entry
+
+
+def bury(directory: str, file_id: str) -> None:
+    """Remove an upload; its data's name says first that nobody wants it, so a crash loses nothing.
+
+    Without that, data whose entry is gone already would look like bytes to be kept.
+    """
+    path = os.path.join(directory, file_id)
+    with suppress(FileNotFoundError):
+        os.rename(f"{path}.data", f"{path}.{GONE}")
+    _unlink(f"{path}.json")
+    _unlink(f"{path}.{GONE}")
 
 
 def _unlink(path: str) -> None:
