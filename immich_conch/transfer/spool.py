@@ -142,7 +142,7 @@ class Spool:
             if limits.user and self.used[user] + more > limits.user:
                 self.evict(user, self.used[user] + more - limits.user)
                 if self.used[user] + more > limits.user:
-                    raise NoSpace("Your uploads on their way fill your part of the spool.")
+                    raise NoSpace("No space left in your part of the upload spool.")
             if limits.total and self.used.total() + more > limits.total:
                 self.evict(None, self.used.total() + more - limits.total)
                 if self.used.total() + more > limits.total:
@@ -171,7 +171,7 @@ class Spool:
             raise own_error(error) from error
         free = state.f_bavail * state.f_frsize - self.limits.free
         if free < more:
-            raise NoSpace("The disk of the upload spool is full.")
+            raise NoSpace("No space left on the disk of the upload spool.")
         self._credit = min(free, max(LOOK_EVERY, more))
 
     def discard(self, file: SpoolFile) -> None:
