@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ from rawsftp import Raw
 
 SEED = int(os.environ.get("IMMICH_CONCH_TEST_SEED", "20"))
 #: Files of one sync, kills in it, and syncs: (in every run, in the whole).
-FILES, KILLS, SYNCS = (60, 300), (5, 10), (4, 20)
+FILES, KILLS, SYNCS = (40, 300), (7, 10), (3, 21)
+#: Seconds of a sync before which and within which the service is killed.
+FIRST, LONGEST = 0.15, (1.2, 4.0)
+#: Worlds side by side.
+LANES = 3
 #: Syncs without a kill after which there has to be nothing left to do.
 CALM = 6
 #: Seconds that rclone is given to see that the service is gone.
@@ -128,40 +133,57 @@ def rclone() -> Iterator[None]:
     yield
 
 
+def one_sync(syncing: Syncing, kills: int, longest: float, numbers: random.Random) -> int:
+    """Sync with so many kills, and then until nothing is left to do; how many files there are."""
+    service, user = syncing.service, syncing.user
+    for _ in range(kills):
+        syncing.killed(FIRST + longest * numbers.random())
+        with Raw(service, user) as there:
+            unknown = set(there.names("/Album")) - syncing.contents.keys()
+            assert not unknown, f"shown, and never uploaded: {unknown}"
+    syncing.sync()
+    # A file that lost its client between CLOSE and SETSTAT has the time of its arrival, and
+    # Immich cannot change that: what counts from here on is what is missing.
+    for _ in range(CALM):
+        left = syncing.sync("--size-only")
+        if not left:
+            break
+    else:
+        pytest.fail(f"there is always something left to do: {left}")
+    eventually(lambda: not service.spooled() or None, lambda: f"{service.spooled()}")
+    assert not syncing.wrong(), syncing.wrong()
+    assert {asset["name"] for asset in user.everything().values()} == syncing.contents.keys()
+    with Raw(service, user) as there:
+        assert there.names("/Album") == sorted(syncing.contents)
+        for name in numbers.sample(sorted(syncing.contents), 5):
+            assert there.read(f"/Album/{name}") == syncing.contents[name]
+    return len(syncing.contents)
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("rclone")
 def test_the_service_may_be_killed_at_any_moment_of_a_sync(
     tmp_path: Path, new_world: Callable[..., World], full: bool
 ) -> None:
-    numbers = random.Random(SEED)
-    world = new_world()
     # Without syncs: what is tested is a killed process, not a power cut, and it is quicker.
-    service = world.service("killed", "--settle", "1", "--spool-sync", "off")
-    kills = checked = 0
-    for number in range(SYNCS[full]):
-        syncing = Syncing(tmp_path / f"sync-{number}", service, world.user())
-        syncing.user.album("Album")
-        syncing.fill(FILES[full], numbers)
-        for _ in range(KILLS[full]):
-            syncing.killed(0.15 + (5.0 if full else 1.2) * numbers.random())
-            kills += 1
-            with Raw(service, syncing.user) as there:
-                unknown = set(there.names("/Album")) - syncing.contents.keys()
-                assert not unknown, f"seed {SEED}: {unknown}"
-        syncing.sync()
-        # A file that lost its client between CLOSE and SETSTAT has the time of its arrival, and
-        # Immich cannot change that: what counts from here on is what is missing.
-        for _ in range(CALM):
-            left = syncing.sync("--size-only")
-            if not left:
-                break
-        else:
-            pytest.fail(f"seed {SEED}: there is always something left to do: {left}")
-        eventually(lambda: not service.spooled() or None, lambda: f"{service.spooled()}")
-        assert not syncing.wrong(), f"seed {SEED}: {syncing.wrong()}"
-        loose = [asset for asset in syncing.user.everything().values() if asset["trashed"]]
-        with Raw(service, syncing.user) as there:
-            assert there.names("/Album") == sorted(syncing.contents)
-        assert not [asset for asset in loose if asset["name"] not in syncing.contents]
-        checked += len(syncing.contents)
-    print(f"kills: {kills}, files checked: {checked}, lost: 0")
+    options = ("--settle", "1", "--spool-sync", "off")
+    worlds = [new_world() for _ in range(LANES)]
+    services = [world.service("killed", *options) for world in worlds]
+
+    def lane(number: int) -> int:
+        checked = 0
+        for sync in range(number, SYNCS[full], LANES):
+            numbers = random.Random(f"{SEED} {sync}")
+            user = worlds[number].user()
+            syncing = Syncing(tmp_path / f"sync-{sync}", services[number], user)
+            user.album("Album")
+            syncing.fill(FILES[full], numbers)
+            try:
+                checked += one_sync(syncing, KILLS[full], LONGEST[full], numbers)
+            except (AssertionError, pytest.fail.Exception) as error:
+                raise AssertionError(f"seed {SEED}, sync {sync}: {error}") from error
+        return checked
+
+    with ThreadPoolExecutor(LANES) as pool:
+        checked = sum(pool.map(lane, range(LANES)))
+    print(f"kills: {KILLS[full] * SYNCS[full]}, files checked: {checked}, lost: 0")
