@@ -12,23 +12,24 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, field
+from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from immich_conch.counters import Counters
-from immich_conch.errors import SessionRevoked
+from immich_conch.errors import NotFound, SessionRevoked
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
-from immich_conch.library.tree import Tree
+from immich_conch.library.tree import OVERWRITE_PERMISSIONS, Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
-from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
+from immich_conch.transfer.spool import Found, Spool
+from immich_conch.transfer.syncer import Syncer
 from immich_conch.transfer.uploads import Uploads
 
 #: Seconds that a user's catalog is kept after the last session.
@@ -115,6 +116,7 @@ class Accounts:
     counters: Counters
     _accounts: dict[str, Account] = field(factory=dict)
     _goodbyes: set[Deferred[Any]] = field(factory=set)
+    _syncer: Syncer = Factory(lambda self: Syncer(self.spool, self.in_thread), takes_self=True)
 
     _log = Logger()
 
@@ -130,7 +132,35 @@ class Accounts:
             shared = account.shared[credential] = self._new_shared()
         lease = Lease(immich, shared.catalog, self._idle)
         shared.sessions.leases.append(lease)
-        return lease.hold()
+        lease.hold()
+        if self._may_upload(lease):
+            account.uploads.welcome()
+        return lease
+
+    def _may_upload(self, lease: Lease) -> bool:
+        allowed = lease.immich.allowed
+        return not self.settings.read_only and all(map(allowed, UPLOAD_PERMISSIONS))
+
+    def _live(self, user_id: str) -> Lease | None:
+        """The newest session of a user that may upload, if one is here."""
+        able = [
+            lease
+            for lease in self._leases(user_id)
+            if lease.holders and not lease.revoked and self._may_upload(lease)
+        ]
+        # One that may overwrite too, if there is such a one: a key may upload and not delete.
+        for lease in able:
+            if all(map(lease.immich.allowed, OVERWRITE_PERMISSIONS)):
+                return lease
+        return able[0] if able else None
+
+    def _leases(self, user_id: str) -> list[Lease]:
+        account = self._accounts.get(user_id)
+        shared = account.shared.values() if account is not None else ()
+        return [lease for one in shared for lease in reversed(one.sessions.leases)]
+
+    def _session_of(self, user_id: str, immich: IImmich) -> Lease | None:
+        return next((one for one in self._leases(user_id) if one.immich is immich), None)
 
     def _account(self, user_id: str) -> Account:
         account = self._accounts.get(user_id)
@@ -144,8 +174,12 @@ class Accounts:
                 in_thread=self.in_thread,
                 tell=lambda *change: self._accounts[user_id].tell(*change),
                 counters=self.counters,
+                syncer=self._syncer,
+                live=lambda: self._live(user_id),
+                session_of=lambda immich: self._session_of(user_id, immich),
                 settle=settings.settle,
                 final_delete=settings.final_delete,
+                overlap_from=settings.overlap_from,
                 patterns=names.DEFAULT_TEMPORARY
                 if settings.temporary is None
                 else settings.temporary,
@@ -203,14 +237,69 @@ class Accounts:
             for credential, shared in list(account.shared.items()):
                 if not shared.sessions.leases and shared.idle_since <= limit:
                     del account.shared[credential]
-            if not account.shared and not len(account.uploads):
+            if not account.shared and not account.uploads.busy:
                 del self._accounts[user_id]
+
+    # -- the spool beyond single requests ---------------------------------------------------------
+
+    def recover(self) -> None:
+        """Take up what an earlier run left in the spool; call it once, before clients come."""
+        self.spool.evict = self._evict
+        taken = 0
+        # Of two under one name the one that was closed last is what the user wants.
+        for found in sorted(self.spool.scan(), key=_order):
+            try:
+                self._account(str(found.entry["user"])).uploads.recover(found)
+                taken += 1
+            except (ValueError, TypeError, KeyError) as error:
+                self.spool.set_aside(found, str(error))
+        if taken:
+            self._log.info("{count} uploads of an earlier run are in the spool", count=taken)
+
+    def sweep(self) -> None:
+        """Drop what was under a temporary name, or cut off, for too long."""
+        settings = self.settings
+        for account in list(self._accounts.values()):
+            account.uploads.sweep(settings.keep_parked, settings.keep_partial)
+
+    def _evict(self, user_id: str | None, needed: int) -> None:
+        """Make room in the spool: what was cut off goes, the oldest first."""
+        victims = [
+            (upload.arrived, upload.file.size, account.uploads, upload)
+            for owner, account in self._accounts.items()
+            if user_id in (None, owner)
+            for upload in account.uploads.partials()
+        ]
+        for _, size, uploads, upload in sorted(victims, key=lambda victim: victim[0]):
+            if needed <= 0:
+                return
+            uploads.evict(upload)
+            needed -= size
+
+    async def command(self, file_id: str, action: str) -> None:
+        """An administrator's `retry` or `drop`; raises NotFound or Refused."""
+        for account in list(self._accounts.values()):
+            upload = account.uploads.by_id(file_id)
+            if upload is not None:
+                await account.uploads.command(upload, action)
+            elif action != "drop" or not account.uploads.removals.drop(file_id):
+                continue
+            self._log.info("an administrator said {action} {id}", action=action, id=file_id)
+            return
+        raise NotFound("There is no such upload.")
 
     async def stop(self) -> None:
         """Commit what is sealed and let the sessions' log-outs finish."""
         await gather([account.uploads.stop for account in self._accounts.values()], STOP_PARALLEL)
         for goodbye in list(self._goodbyes):
             await goodbye
+
+
+def _order(found: Found) -> tuple[float, float]:
+    """When it was closed or renamed, as the journal has it."""
+    entry = found.entry
+    order, arrived = entry.get("order", 0), entry.get("arrived", 0)
+    return (order if isinstance(order, int) else 0), arrived
 
 
 def key_credential(key: str) -> str:

@@ -41,6 +41,14 @@ def parse_bool(text: str) -> bool:
     raise ValueError("must be yes or no")
 
 
+def parse_switch(text: str) -> bool:
+    """As `parse_bool`, for an option that takes a value because it is on by itself."""
+    try:
+        return parse_bool(text)
+    except ValueError:
+        raise ValueError("must be on or off") from None
+
+
 def parse_seconds(text: str) -> float:
     """A number of seconds, 0 or more, of at most ten years."""
     try:
@@ -96,6 +104,13 @@ def parse_url(text: str) -> str:
 def parse_zone(text: str) -> tzinfo:
     """A zone name (`Europe/Berlin`) or an offset (`+02:00`, `UTC-5`)."""
     text = text.strip().removeprefix(":")
+    if text.startswith("/"):
+        # TZ=:/etc/localtime is how many systems say "as this machine".
+        try:
+            with open(text, "rb") as file:
+                return ZoneInfo.from_file(file, key=text)
+        except (ValueError, OSError):
+            raise ValueError(f"is no time zone file: {text[:60]!r}") from None
     match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?", text, re.IGNORECASE)
     if match is not None:
         offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
@@ -191,6 +206,51 @@ class Settings:
     )
     login_delay: float = _setting(
         1.0, parse_seconds, "Seconds before a failed log-in is answered.", metavar="SECONDS"
+    )
+    spool_sync: bool = _setting(
+        True,
+        parse_switch,
+        "Sync uploads to the disk before they are answered OK; off trusts the power supply.",
+        metavar="ON|OFF",
+    )
+    spool_limit: int = _setting(
+        0,
+        parse_size,
+        "Bytes that all uploads on their way may take; 0 is no limit.",
+        metavar="SIZE",
+    )
+    spool_user_limit: int = _setting(
+        0,
+        parse_size,
+        "Bytes that one user's uploads on their way may take; 0 is no limit.",
+        metavar="SIZE",
+    )
+    spool_min_free: int = _setting(
+        256 * 2**20, parse_size, "Bytes of its disk that the spool leaves free.", metavar="SIZE"
+    )
+    keep_parked: float = _setting(
+        604_800.0,
+        parse_seconds,
+        "Seconds until a file under a temporary name that nobody renames is dropped (7 days).",
+        metavar="SECONDS",
+    )
+    keep_partial: float = _setting(
+        86_400.0,
+        parse_seconds,
+        "Seconds that an upload that was cut off can be resumed (24 hours).",
+        metavar="SECONDS",
+    )
+    overlap_from: int = _setting(
+        16 * 2**20,
+        parse_size,
+        "Size from which on a file goes to Immich while it is still written; 0 is never.",
+        metavar="SIZE",
+    )
+    stop_timeout: float = _setting(
+        30.0,
+        parse_seconds,
+        "Seconds that uploads may take to get into Immich when the service stops.",
+        metavar="SECONDS",
     )
     log_requests: bool = _setting(False, parse_bool, "Log every request that is made to Immich.")
     demo: bool = _setting(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
@@ -29,7 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from immich_conch import settings as settings_module
-from immich_conch import volumes
+from immich_conch import spool_tool, volumes
 from immich_conch.accounts import Accounts
 from immich_conch.auth import ImmichChecker, Realm
 from immich_conch.counters import Counters
@@ -42,10 +44,14 @@ from immich_conch.immich.client import ImmichServer, connect
 from immich_conch.settings import Settings
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
 from immich_conch.ssh.transport import Factory
-from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.spool import Limits, Spool
 
-#: Seconds that sealed uploads may take to get into Immich when the service stops.
-STOP_SECONDS = 30.0
+#: Seconds between looks for what was under a temporary name, or cut off, for too long.
+SWEEP_SECONDS = 600.0
+#: Open files and connections wanted; the hard limit may be lower.
+DESCRIPTORS = 65_536
+#: Seconds between looks for what an administrator asks of the spool.
+CONTROL_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -173,10 +179,21 @@ class SFTPService(Service):
         #: What there is to say once the log is open.
         self.lines: list[str] = []
         self.warnings: list[str] = []
+        self.finished: Deferred[None] = Deferred()
+        self._calls = [
+            (LoopingCall(accounts.sweep), SWEEP_SECONDS),
+            (LoopingCall(self._control), CONTROL_SECONDS),
+        ]
 
     def startService(self) -> None:
-        """Say which Immich this is, and serve either way."""
+        """Take up what is in the spool, say which Immich this is, and serve either way."""
         super().startService()
+        self.accounts.recover()
+        for call, seconds in self._calls:
+            call.clock = self.reactor
+            call.start(seconds).addErrback(
+                lambda failure: self._log.failure("a regular task has stopped", failure=failure)
+            )
         for line in self.lines:
             self._log.info("{line}", line=line)
         for line in self.warnings:
@@ -195,6 +212,20 @@ class SFTPService(Service):
         else:
             self._log.info("Immich {version} at {url}", version=version, url=self.server.url)
 
+    async def _control(self) -> None:
+        """Do what an administrator asked by `immich-conch spool`."""
+        directory = self.accounts.spool.directory
+        try:
+            for file_id, action in spool_tool.requests(directory):
+                try:
+                    await self.accounts.command(file_id, action)
+                except ConchError as error:
+                    spool_tool.answer(directory, file_id, error.text)
+                else:
+                    spool_tool.answer(directory, file_id, "ok")
+        except OSError as error:
+            self._log.error("the spool's control directory: {reason}", reason=error.strerror)
+
     def connection_opened(self, transport: Any) -> None:
         """A client is here."""
         self.connections.add(transport)
@@ -204,19 +235,23 @@ class SFTPService(Service):
         self.connections.discard(transport)
 
     def stopService(self) -> Deferred[Any]:
-        """Close the connections, then commit what is sealed for at most STOP_SECONDS."""
+        """Close the connections, then commit what is sealed for a limited time."""
         super().stopService()
+        for call, _ in self._calls:
+            if call.running:
+                call.stop()
         for transport in list(self.connections):
             transport.loseConnection()
         work = Deferred.fromCoroutine(self.accounts.stop())
-        work.addTimeout(STOP_SECONDS, self.reactor)
+        work.addTimeout(self.accounts.settings.stop_timeout, self.reactor)
 
         def late(failure: Failure) -> None:
             self._log.error(
                 "stopped with uploads still in the spool: {reason}", reason=failure.value
             )
 
-        return work.addErrback(late)
+        work.addErrback(late)
+        return work.addBoth(self.finished.callback)
 
 
 class Demo(Service):
@@ -229,6 +264,8 @@ class Demo(Service):
         self.socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         self.port: Any = None
+        #: Fires when nobody needs the demo any more.
+        self.after: Deferred[Any] = Deferred()
 
     def privilegedStartService(self) -> None:
         """Seed the library and listen."""
@@ -255,7 +292,8 @@ class Demo(Service):
     def stopService(self) -> Deferred[Any]:
         """Stop listening and let go of the files."""
         super().stopService()
-        stopped = maybeDeferred(self.port.stopListening)
+        # What is sealed still has to get in: services stop side by side.
+        stopped = self.after.addBoth(lambda _: maybeDeferred(self.port.stopListening))
         return stopped.addBoth(lambda _: self.demo.close())
 
 
@@ -266,6 +304,14 @@ def _invitation(endpoints: Sequence[str]) -> str:
         f"The demo library is ready. User {DEMO_EMAIL}, password {DEMO_PASSWORD}. Try:\n\n"
         f"    sftp -P {port} -o User={DEMO_EMAIL} 127.0.0.1\n"
     )
+
+
+def _raise_descriptor_limit() -> None:
+    """Every upload on its way keeps a file open, and the usual soft limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _in_thread(reactor: Any) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
@@ -291,10 +337,11 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 
 def _assemble(settings: Settings, reactor: Any) -> MultiService:
+    _raise_descriptor_limit()
     service = MultiService()
     in_thread = _in_thread(reactor)
-    if settings.demo:
-        demo = Demo(settings, reactor)
+    demo = Demo(settings, reactor) if settings.demo else None
+    if demo is not None:
         demo.setServiceParent(service)
         settings = attrs.evolve(settings, immich_host=demo.url)
     ca_file = Path(settings.immich_ca_file) if settings.immich_ca_file else None
@@ -315,7 +362,11 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     counters = Counters()
     accounts = Accounts(
         settings=settings,
-        spool=Spool.make(settings.spool_dir),
+        spool=Spool.make(
+            settings.spool_dir,
+            settings.spool_sync,
+            Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
+        ),
         clock=reactor,
         now=time.time,
         in_thread=in_thread,
@@ -326,6 +377,8 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     )
     main = SFTPService(server, accounts, reactor)
     main.setServiceParent(service)
+    if demo is not None:
+        demo.after = main.finished
     factory = Factory(
         portal,
         host_keys,

@@ -41,7 +41,7 @@ from immich_conch.settings import Settings
 from immich_conch.sftp.handles import UploadHandle
 from immich_conch.sftp.server import SFTPServer
 from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.spool import Limits, Spool
 
 VERSIONS = ("2.5.6", "3.1.0")
 #: A time that a client sets, and the time of arrival (POSIX seconds).
@@ -140,6 +140,7 @@ class Rig:
     spool: Path
     alice: User
     counters: Counters
+    settings: Settings
     sessions: list[Session] = Factory(list)
 
     async def session(
@@ -165,6 +166,20 @@ class Rig:
         self.sessions.append(session)
         return session
 
+    def restart(self) -> None:
+        """The process died, and another one starts over what its spool directory holds.
+
+        Nothing may be under way: what the old one still waits for never happens.
+        """
+        old = self.accounts.spool
+        old.close()
+        for file in old.files.values():
+            os.close(file.fd)
+        self.clock = Hand()
+        self.sessions.clear()
+        self.accounts = _accounts(self.settings, self.spool, self.clock, self.counters, old.limits)
+        self.accounts.recover()
+
     def asset(self, name: str, data: bytes = b"", **fields: Any) -> Asset:
         """An asset of Alice's; without bytes it has such as nothing else has."""
         return self.demo.add_asset(self.alice, name, data or jpeg(name), TAKEN, **fields)
@@ -179,7 +194,11 @@ class Rig:
 
     def in_spool(self) -> list[str]:
         """The endings of the files in the spool directory."""
-        return sorted(path.suffix for path in self.spool.iterdir())
+        return sorted(path.suffix for path in self.spooled())
+
+    def spooled(self) -> list[Path]:
+        """The files in the spool directory, without its lock."""
+        return [path for path in self.spool.iterdir() if not path.name.startswith(".")]
 
     def journal(self) -> list[dict[str, Any]]:
         """The journal's entries."""
@@ -250,6 +269,7 @@ async def rig(
     version: str = "3.1.0",
     loopback: bool = False,
     quota: int | None = None,
+    limits: Limits | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A Rig with one user, alice@example.com; at the end nothing may be left behind."""
@@ -272,24 +292,42 @@ async def rig(
         async def close() -> None:
             pump.stop()
 
-    clock = Clock()
+    clock = Hand()
     counters = Counters()
     spool = tmp_path / "spool"
-    accounts = Accounts(
-        settings=Settings(immich_host="http://immich.invalid", **settings),
-        spool=Spool.make(os.fspath(spool)),
-        clock=clock,
-        now=lambda: ARRIVED,
-        in_thread=at_once,
-        counters=counters,
-    )
-    made = Rig(demo, server, accounts, clock, spool, alice, counters)
+    chosen = Settings(immich_host="http://immich.invalid", **settings)
+    accounts = _accounts(chosen, spool, clock, counters, limits or Limits())
+    accounts.recover()
+    made = Rig(demo, server, accounts, clock, spool, alice, counters, chosen)
     try:
         yield made
         await until(lambda: not any(made.busy()))
     finally:
+        made.accounts.spool.close()
         await close()
         demo.close()
+
+
+def _accounts(
+    settings: Settings, spool: Path, clock: Clock, counters: Counters, limits: Limits
+) -> Accounts:
+    return Accounts(
+        settings=settings,
+        spool=Spool.make(os.fspath(spool), limits=limits),
+        clock=clock,
+        now=lambda: ARRIVED + clock.seconds(),
+        in_thread=at_once,
+        counters=counters,
+    )
+
+
+class Hand(Clock):
+    """A clock moved on by hand; what is to happen at once happens in the reactor's next turn."""
+
+    def callLater(self, when: float, what: Callable[..., object], *a: Any, **kw: Any) -> Any:
+        if when == 0:
+            return _time().callLater(0, what, *a, **kw)
+        return super().callLater(when, what, *a, **kw)
 
 
 class _Hasty:

@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "volumes": set(),
     "healthcheck": set(),
     "settings": {"errors"},
+    "spool_tool": {"errors", "transfer"},
     "immich": {"errors"},
     "library": {"errors", *DOORS},
     "transfer": {"errors", *DOORS, "library", "counters"},
@@ -47,7 +48,7 @@ ONLY_FOR = {
     "twisted.web": {"immich", "demo"},
     # The demo's process of its own, and its clock when it is given none.
     "twisted.internet.reactor": {TAP, "demo"},
-    "os.environ": {TAP, "healthcheck"},
+    "os.environ": {TAP, "healthcheck", "spool_tool"},
     "os.getenv": set(),
 }
 

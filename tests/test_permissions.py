@@ -22,8 +22,9 @@ from immich_conch.counters import Counters
 from immich_conch.demo import DemoImmich
 from immich_conch.errors import MissingPermission
 from immich_conch.immich.client import ImmichServer, connect
+from immich_conch.library.nodes import FileNode
 from immich_conch.library.paths import parse
-from immich_conch.library.tree import FileNode, Tree
+from immich_conch.library.tree import Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Spool

@@ -139,7 +139,7 @@ async def test_statvfs_tells_the_quota_else_the_disk(tmp_path: Path) -> None:
         size, _, blocks, free, *_ = struct.unpack("!11Q", answer)
         assert size * blocks == 2**30
         assert size * free == 2**30 - 2**20
-    async with rig(tmp_path) as r:
+    async with rig(tmp_path / "disk") as r:
         answer = await (await r.session()).sftp.extendedRequest(extensions.STATVFS, string(b"/"))
         assert answer is not None
         assert struct.unpack("!11Q", answer)[2] > 0

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from immich_conch.errors import ConchError, NoSpace, Refused, SettingsError
-from immich_conch.transfer import commits, uploads
+from immich_conch.transfer import commits, upkeep, uploads
+from immich_conch.transfer.extents import Extents
 from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.spool import MAX_FILE, Extents, Spool, SpoolFile
+from immich_conch.transfer.spool import Spool
+from immich_conch.transfer.spool_file import MAX_FILE, SpoolFile
 from immich_conch.transfer.upload import NEXT, Base, SpoolBody, State, Upload
 
 SIZE = 60
@@ -73,7 +75,7 @@ def test_a_spool_file_is_a_file_in_whatever_order_it_is_written(
     tmp_path: Path, todo: list[tuple[str, int, bytes]]
 ) -> None:
     spool = Spool.make(os.fspath(tmp_path), sync=False)
-    file, oracle = spool.create(), bytearray()
+    file, oracle = spool.create("u", {}), bytearray()
     for what, at, data in todo:
         if what == "write":
             file.write(at, data)
@@ -94,7 +96,8 @@ def test_a_spool_file_is_a_file_in_whatever_order_it_is_written(
     body = SpoolBody(file, file.size)
     assert b"".join(iter(lambda: body.read(7), b"")) == bytes(oracle)
     spool.discard(file)
-    assert list(tmp_path.iterdir()) == []
+    spool.close()
+    assert _spooled(tmp_path) == []
 
 
 @EVERY
@@ -117,19 +120,34 @@ def test_an_edited_file_is_its_base_with_the_edits_on_top(
             assert _read(upload, at, 13) == bytes(oracle[at : at + 13])
         assert upload.size == len(oracle)
     assert _read(upload, 0, 1000) == bytes(oracle)
-    _now(upload.fill())
+    _now(upload.fill(_at_once))
     assert _read(upload, 0, 1000) == upload.file.read(0, 1000) == bytes(oracle)
     assert upload.file.sha1() == hashlib.sha1(oracle).digest()
     spool.discard(upload.file)
+    spool.close()
+
+
+async def _at_once() -> None:
+    """Nobody else wants a turn."""
 
 
 def _base(data: bytes) -> Base:
     return Base(len(data), lambda at, size: data[at : at + size], lambda: None)
 
 
+def _spooled(place: Path) -> list[Path]:
+    return [path for path in place.iterdir() if not path.name.startswith(".")]
+
+
+def _seal(spool: Spool, file: SpoolFile) -> None:
+    for error in spool.seal_all([(file, {})]):
+        if error is not None:
+            raise error
+
+
 def _upload(spool: Spool, base: Base | None = None) -> Upload:
     lease = Lease(None, None, lambda _: None)  # type: ignore[arg-type]
-    return Upload("album", "a.jpg", lease.hold(), spool.create(), 0.0, base)
+    return Upload("album", "a.jpg", lease.hold(), spool.create("u", {}), 0.0, base)
 
 
 def _now(work: object) -> object:
@@ -151,12 +169,12 @@ async def test_a_base_that_ends_early_is_an_error_and_no_hole(tmp_path: Path) ->
     with pytest.raises(ConchError, match="ended early"):
         await upload.read(0, 10)  # type: ignore[misc]
     with pytest.raises(ConchError, match="ended early"):
-        await upload.fill()
+        await upload.fill(_at_once)
 
 
 @pytest.mark.parametrize("wild", [MAX_FILE, 2**63, 2**64 - 1])
 def test_a_wild_offset_is_refused(tmp_path: Path, wild: int) -> None:
-    file = Spool.make(os.fspath(tmp_path)).create()
+    file = Spool.make(os.fspath(tmp_path)).create("u", {})
     with pytest.raises(NoSpace):
         file.write(wild, b"x")
     with pytest.raises(NoSpace):
@@ -169,8 +187,8 @@ def _act(name: str, spool: Spool, file: SpoolFile) -> None:
     {
         "pwrite": lambda: file.write(0, b"x"),
         "ftruncate": lambda: file.truncate(10),
-        "fsync": lambda: spool.seal(file, {}),
-        "open": lambda: spool.create(),
+        "fsync": lambda: _seal(spool, file),
+        "open": lambda: spool.create("u", {}),
         "replace": lambda: spool.journal(file, {}),
     }[name]()
 
@@ -183,7 +201,7 @@ def test_what_the_disk_says_is_said_to_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, kind: type[ConchError]
 ) -> None:
     spool = Spool.make(os.fspath(tmp_path))
-    file = spool.create()
+    file = spool.create("u", {})
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -194,12 +212,14 @@ def test_what_the_disk_says_is_said_to_the_user(
             _act(name, spool, file)
     assert type(caught.value) is kind
     assert os.fspath(tmp_path) not in caught.value.text
-    assert [path.name for path in tmp_path.iterdir()] == [f"{file.id}.data"]
+    # No half entry is left, and what was there is what was there before.
+    left = sorted(path.name for path in _spooled(tmp_path))
+    assert left == [f"{file.id}.data", f"{file.id}.json"]
 
 
 def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool.make(os.fspath(tmp_path))
-    file = spool.create()
+    file = spool.create("u", {})
     file.use()  # as the thread that seals it does
     replace: Callable[..., None] = os.replace
 
@@ -208,20 +228,20 @@ def test_an_entry_never_outlives_its_file(tmp_path: Path, monkeypatch: pytest.Mo
         replace(*args)
 
     monkeypatch.setattr(os, "replace", meanwhile)
-    spool.seal(file, {})
+    _seal(spool, file)
     file.close()
-    assert list(tmp_path.iterdir()) == []
+    assert _spooled(tmp_path) == []
     assert file.fd == -1
 
 
 def test_a_reader_keeps_the_bytes_of_a_file_that_has_gone(tmp_path: Path) -> None:
     spool = Spool.make(os.fspath(tmp_path))
-    file = spool.create()
+    file = spool.create("u", {})
     file.write(0, b"bytes")
     file.use()
     spool.discard(file)
     spool.discard(file)
-    assert list(tmp_path.iterdir()) == []
+    assert _spooled(tmp_path) == []
     assert file.read(0, 10) == b"bytes"
     file.close()
     assert file.fd == -1
@@ -262,7 +282,7 @@ def test_every_transition_in_the_code_is_in_the_table() -> None:
     import inspect
     import re
 
-    source = inspect.getsource(uploads) + inspect.getsource(commits)
+    source = "".join(map(inspect.getsource, (uploads, commits, upkeep)))
     used = {State[name] for name in re.findall(r"\.go\(State\.(\w+)\)", source)}
     assert used | {State.SEALED} == set(State)
     for state in used:

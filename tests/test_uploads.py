@@ -212,7 +212,7 @@ async def test_all_sessions_of_the_user_see_a_file_while_it_is_written(tmp_path:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_dropped_connection_commits_nothing(tmp_path: Path) -> None:
+async def test_a_dropped_connection_commits_nothing_and_keeps_what_came(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         album = r.album("Rome")
         session = await r.session()
@@ -220,9 +220,13 @@ async def test_a_dropped_connection_commits_nothing(tmp_path: Path) -> None:
         handle.writeChunk(0, jpeg("half"))
         handle.abort()
         session.hang_up()
-        await r.pass_time(3600)
-        assert (r.in_spool(), r.demo.assets_of(album)) == ([], [])
         await until(lambda: r.demo.open_sessions == 0)
+        await r.pass_time(23 * 3600)
+        r.accounts.sweep()
+        assert (r.in_spool(), r.demo.assets_of(album)) == ([".data", ".json"], [])
+        await r.pass_time(2 * 3600)
+        r.accounts.sweep()
+        assert (r.in_spool(), r.demo.assets_of(album)) == ([], [])
 
 
 @pytest_twisted.ensureDeferred
@@ -350,7 +354,7 @@ async def test_the_journal_is_private_holds_no_secret_and_goes(tmp_path: Path) -
         r.album("Rome")
         session = await r.session()
         await session.put("/Rome/a.jpg", jpeg("a"))
-        files = list(r.spool.iterdir())
+        files = r.spooled()
         assert sorted(path.suffix for path in files) == [".data", ".json"]
         assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
         assert r.spool.stat().st_mode & 0o777 == 0o700
@@ -362,6 +366,6 @@ async def test_the_journal_is_private_holds_no_secret_and_goes(tmp_path: Path) -
             assert token.encode() not in content
             assert b"correct horse" not in content
         await session.utime("/Rome/a.jpg")
-        assert list(r.spool.iterdir()) == []
+        assert r.spooled() == []
         await quiet()
-        assert list(r.spool.iterdir()) == []
+        assert r.spooled() == []

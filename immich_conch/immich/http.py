@@ -276,12 +276,12 @@ class Http:
         finally:
             silence.stop()
             if self.trace:
+                seconds = f"{self.clock.seconds() - started:.3f} s"
                 self._log.info(
-                    "{method} {path}: {code} after {seconds:.3f} s",
-                    method=method,
-                    path=path,
+                    "{what}: {code} after {seconds}",
+                    what=f"{method} {path}",
                     code=code,
-                    seconds=self.clock.seconds() - started,
+                    seconds=seconds,
                 )
         return response  # type: ignore[no-any-return]
 

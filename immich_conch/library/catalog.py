@@ -39,6 +39,8 @@ class Ask(Protocol):
 HIDING_WORD = "#nosync"
 #: HEAD requests side by side for assets whose size a listing did not tell.
 SIZE_REQUESTS = 8
+#: Seconds after which a size that was not to be had is asked for again.
+SIZE_RETRY = 60.0
 
 
 @frozen(eq=False)
@@ -103,7 +105,7 @@ class Catalog:
     _folders: dict[str, Folder] = Factory(dict)
     _albums_refresh: Shared[_Albums] | None = field(default=None, init=False)
     _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
-    _sizes: dict[str, int | None] = Factory(dict)
+    _sizes: dict[str, tuple[float, int | None]] = Factory(dict)
     #: Shown file names by album and asset.  A name once shown is not passed on to a sibling.
     _pins: dict[str, dict[str, str]] = Factory(dict)
     #: (stored name, shown name) of albums as they were last shown.
@@ -227,18 +229,23 @@ class Catalog:
     async def _with_sizes(self, assets: dict[str, Asset], immich: IImmich) -> dict[str, Asset]:
         """Fill in sizes that the listing did not tell (section 2: fetched, never guessed)."""
         missing = [asset for asset in assets.values() if asset.size is None]
+        now = self.clock.seconds()
+        for asset_id, (at, size) in list(self._sizes.items()):
+            # An offline library may come back; what has a size keeps it.
+            if size is None and now - at > SIZE_RETRY:
+                del self._sizes[asset_id]
         unknown = [asset for asset in missing if asset.id not in self._sizes and not asset.offline]
         if unknown:
 
             async def fetch(asset: Asset) -> None:
                 try:
-                    self._sizes[asset.id] = await immich.size(asset.id)
+                    self._sizes[asset.id] = (now, await immich.size(asset.id))
                 except NotFound:
-                    self._sizes[asset.id] = None
+                    self._sizes[asset.id] = (now, None)
 
             await gather([partial(fetch, asset) for asset in unknown], SIZE_REQUESTS)
         for asset in missing:
-            assets[asset.id] = attrs.evolve(asset, size=self._sizes.get(asset.id))
+            assets[asset.id] = attrs.evolve(asset, size=self._sizes.get(asset.id, (0, None))[1])
         return assets
 
     def _name(self, album_id: str, folder: Folder) -> None:

@@ -244,6 +244,18 @@ def is_temporary(name: str, patterns: Sequence[str], takes: Callable[[str], bool
     return bool(inner) and takes(inner)
 
 
+def media_extension(name: str, takes: Callable[[str], bool]) -> str:
+    """The extension that tells the type, also behind a temporary name; empty if none does.
+
+    `IMG.jpg` and `IMG.jpg.8f2c.partial` are both `.jpg`.
+    """
+    while True:
+        stem, extension = split_extension(name)
+        if takes(extension) or not extension:
+            return extension if takes(extension) else ""
+        name = stem
+
+
 @lru_cache(maxsize=16)
 def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
     """One expression for all patterns; there are as many lists as settings and tests."""

@@ -7,7 +7,9 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
+from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
+from immich_conch.library.catalog import File
 
 
 class IPendingFile(Interface):
@@ -17,6 +19,7 @@ class IPendingFile(Interface):
     album_id = Attribute("The album it is going to.")
     size = Attribute("Bytes written so far.")
     modified = Attribute("The time it shows, POSIX seconds.")
+    replaces = Attribute("The asset that is to leave the album for it, or None.")
     asset_id = Attribute("The asset it has become in Immich, or None so far.")
 
 
@@ -26,11 +29,32 @@ class IPending(Interface):
     def find(album_id: str, name: str) -> IPendingFile | None:
         """The file shown under this name (any Unicode form) in this album, if one is in flight."""
 
+    def partial(album_id: str, name: str) -> IPendingFile | None:
+        """The upload to exactly this name that was cut off, if one is kept for resuming.
+
+        It is in no listing, and nothing else is under its name unless an asset is.
+        """
+
+    def drop_partial(album_id: str, name: str) -> bool:
+        """Forget an upload that was cut off; whether there was one."""
+
     def in_album(album_id: str) -> Iterable[IPendingFile]:
         """All files in flight of an album."""
 
     def hidden_assets(album_id: str) -> Iterable[str]:
-        """Ids of assets that the files in flight stand for, so that none is shown twice."""
+        """Ids of assets not to be shown: files in flight stand for them, or they are removed."""
+
+    async def hold_removal(immich: IImmich, album: Album, file: File) -> bool:
+        """Take over a session's removal because a RENAME may follow; whether it was taken over.
+
+        From then on the file's name is gone for every session.
+        """
+
+    async def finish_removals(album_id: str, name: str | None = None) -> None:
+        """Carry out now what was held back under a name, or in a whole album.
+
+        Raises Refused where that cannot be done now.
+        """
 
     def may_leave(album_id: str) -> None:
         """Raise NotEmpty while uploads into an album are on their way."""
@@ -38,8 +62,14 @@ class IPending(Interface):
     async def set_time(file: Any, time: float) -> None:
         """The client told a time (POSIX seconds); raises what the commit raised, if one came."""
 
-    async def rename(file: Any, album: Album, name: str) -> None:
-        """Give a file in flight another place; raises what the commit raised, if one came."""
+    async def rename(file: Any, album: Album, name: str, replaces: str | None = None) -> bool:
+        """Give a file in flight another place; raises what the commit raised, if one came.
+
+        `replaces` is the asset that has the name.  False: it is in Immich by now, look again.
+        """
 
     async def remove(file: Any) -> bool:
-        """The client takes a file back; whether what it was to overwrite has to go too."""
+        """The client takes a file back; whether what it was to overwrite has to go too.
+
+        That is the asset `file.replaces` or `file.asset_id`, if it is shown there.
+        """

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
-from attrs import define, frozen
+from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import (
@@ -27,73 +26,25 @@ from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import Catalog, File, is_hidden
 from immich_conch.library.locks import Locks
+from immich_conch.library.nodes import (
+    AlbumNode,
+    FileNode,
+    Info,
+    Node,
+    PendingNode,
+    RootNode,
+    asset_key,
+    clamp_time,
+)
 from immich_conch.library.paths import Path
-from immich_conch.library.pending import IPending, IPendingFile
+from immich_conch.library.pending import IPending
 from immich_conch.library.removal import link, may_delete, remove_asset, unlink
-
-#: SFTP v3 has 32 bits for a time (section 2: clamped to what it can say).
-MAX_TIME = 0xFFFFFFFF
 
 #: What a key must be allowed for an overwrite, besides the upload: without one of these the new
 #: asset would be in the album and the old one could not leave it.
 OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
 
 Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
-
-
-@frozen
-class Info:
-    """What a `stat` tells: st_mode with its type, bytes (None: not known), POSIX seconds."""
-
-    mode: int
-    size: int | None
-    modified: int
-
-    @property
-    def is_dir(self) -> bool:
-        """Whether this is a folder."""
-        return stat.S_ISDIR(self.mode)
-
-
-@frozen(eq=False)
-class RootNode:
-    """`/`."""
-
-
-@frozen(eq=False)
-class AlbumNode:
-    """An album's folder."""
-
-    album: Album
-
-
-@frozen(eq=False)
-class FileNode:
-    """An asset in an album."""
-
-    album: Album
-    file: File
-
-
-@frozen(eq=False)
-class PendingNode:
-    """A file in flight into an album."""
-
-    album: Album
-    pending: IPendingFile
-
-
-Node: TypeAlias = RootNode | AlbumNode | FileNode | PendingNode
-
-
-def asset_key(asset: Asset) -> tuple[str, object]:
-    """The lock key of an asset: its checksum where that is one of its bytes, else its id."""
-    return ("id", asset.id) if asset.checksum is None else ("sha1", asset.checksum)
-
-
-def clamp_time(seconds: float) -> int:
-    """A time as SFTP v3 can say it."""
-    return min(max(int(seconds // 1), 0), MAX_TIME)
 
 
 @define(eq=False)
@@ -150,12 +101,30 @@ class Tree:
         return node
 
     async def stat(self, path: Path) -> Info:
-        """The attributes of what is at a path; raises NotFound."""
-        node = await self.resolve(path)
+        """The attributes of what is at a path; raises NotFound.
+
+        An upload that was cut off shows how far it came: clients resume from there.
+        """
+        node = await self.find(path)
+        if not isinstance(node, (RootNode, AlbumNode, PendingNode)):
+            partial = await self.partial(path)
+            node = node if partial is None else partial
+        if node is None:
+            raise NotFound
         if isinstance(node, RootNode):
             albums = await self.catalog.albums()
             return self.root_info(max((album.updated for album in albums.values()), default=0))
         return self.info(node)
+
+    async def partial(self, path: Path) -> PendingNode | None:
+        """The upload to exactly this path that was cut off, if one is kept."""
+        if len(path.parts) != 2:
+            return None
+        album = await self.catalog.find_album(path.parts[0])
+        if album is None or is_hidden(album):
+            return None
+        pending = self.pending.partial(album.id, path.name)
+        return None if pending is None else PendingNode(album, pending)
 
     def root_info(self, modified: float) -> Info:
         """The attributes of `/`."""
@@ -267,6 +236,8 @@ class Tree:
             raise Refused("This is a file, not a folder.")
         album = node.album
         self.pending.may_leave(album.id)
+        # What was removed has to go by the delete rule, which needs the album.
+        await self.pending.finish_removals(album.id)
         try:
             if album.role == "owner":
                 await self.immich.delete_album(album.id)
@@ -288,21 +259,36 @@ class Tree:
         self._writable()
         node = await self.find(path)
         if node is None:
+            partial = await self.partial(path)
+            if partial is not None and self.pending.drop_partial(partial.album.id, path.name):
+                return
             await self._refuse_hidden(path)
             raise NotFound
         if not isinstance(node, (FileNode, PendingNode)):
             raise Refused("This is a folder, not a file.")
         if node.album.role == "viewer":
             raise Denied("You may only look at this album.")
+        self.pending.drop_partial(node.album.id, path.name)
         file: File | None
         if isinstance(node, PendingNode):
             if not await self.pending.remove(node.pending):
                 return
             file = await self.catalog.find_file(node.album.id, path.name)
+            # What came under the name from elsewhere was never seen here, so it was not meant.
+            seen = (node.pending.replaces, node.pending.asset_id)
+            file = file if file is not None and file.asset.id in seen else None
         else:
             file = node.file
-        if file is not None:
-            await self._remove_asset(node.album, file)
+        if file is not None and file.asset.id not in self.pending.hidden_assets(node.album.id):
+            await self._remove_file(node.album, file)
+
+    async def _remove_file(self, album: Album, file: File) -> None:
+        """Remove now, or leave it to whoever looks out for the RENAME that may follow."""
+        if file.asset.owner_id == self.immich.user.id:
+            may_delete(await self.immich.server.trash_enabled(), self.final_delete)
+            if await self.pending.hold_removal(self.immich, album, file):
+                return
+        await self._remove_asset(album, file)
 
     async def _remove_asset(self, album: Album, file: File) -> None:
         asset = file.asset
@@ -341,9 +327,15 @@ class Tree:
         if existing is not None and not replace:
             raise AlreadyExists
         if isinstance(node, PendingNode):
+            replaced_id = node.pending.replaces if same_place else None
             if isinstance(existing, FileNode):
                 await self.may_overwrite(existing.file.asset)
-            await self.pending.rename(node.pending, album, name)
+                replaced_id = existing.file.asset.id
+            elif isinstance(existing, PendingNode):
+                replaced_id = existing.pending.replaces
+            if not await self.pending.rename(node.pending, album, name, replaced_id):
+                # It came into Immich under its old name while we waited: it is a file there.
+                await self.rename(source, target, replace)
             return
         if same_place and source.name == target.name:
             return
@@ -368,6 +360,7 @@ class Tree:
             raise Unsupported("Immich cannot give another name to a file that it has.")
         if isinstance(existing, PendingNode):
             raise AlreadyExists("An upload of this name is still on its way.")
+        await self.pending.finish_removals(album.id, name)
         replaced = existing.file if isinstance(existing, FileNode) else None
         if replaced is not None and replaced.asset.id != asset.id:
             await self.may_overwrite(replaced.asset)

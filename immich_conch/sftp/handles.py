@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from immich_conch.errors import Denied
-from immich_conch.library.tree import Info
+from immich_conch.library.nodes import Info
 from immich_conch.transfer.download import Reader
-from immich_conch.transfer.spool import SpoolFile
+from immich_conch.transfer.spool_file import SpoolFile
 from immich_conch.transfer.upload import Upload
 from immich_conch.transfer.uploads import Uploads
 

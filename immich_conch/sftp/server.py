@@ -35,15 +35,9 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album, Asset, Storage
 from immich_conch.library import names
+from immich_conch.library.nodes import AlbumNode, FileNode, Info, PendingNode, RootNode
 from immich_conch.library.paths import Path, parse
-from immich_conch.library.tree import (
-    AlbumNode,
-    FileNode,
-    Info,
-    PendingNode,
-    RootNode,
-    Tree,
-)
+from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
 from immich_conch.sftp.handles import (
     AssetHandle,
@@ -56,14 +50,12 @@ from immich_conch.sftp.handles import (
 )
 from immich_conch.sftp.longname import longname
 from immich_conch.transfer.download import Reader
-from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
 from immich_conch.transfer.upload import Base, State, Upload
 from immich_conch.transfer.uploads import Uploads
 
 #: Open handles a session may have, as `limits@openssh.com` says.
 MAX_HANDLES = 256
-#: What a key must be allowed for an upload (README: permissions for full use).
-UPLOAD_PERMISSIONS = ("asset.upload", "albumAsset.create")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,6 +73,7 @@ def _served(
             return await method(self, *args, **kwargs)
         except SessionRevoked:
             # packets.py closes the connection once this is answered.
+            self.lease.revoked = True
             self._log.info(
                 "the Immich session of {user} has ended; closing the connection",
                 user=self.lease.immich.user.email,
@@ -263,13 +256,22 @@ class SFTPServer:
             node = await self.tree.find(path)
         while (upload := _upload_of(node)) is not None and await self.uploads.idle(upload):
             node = await self.tree.find(path)
+        resumable = not flags & (FXF_TRUNC | FXF_EXCL) and not isinstance(node, PendingNode)
+        cut_off = await self.tree.partial(path) if resumable else None
         # From here to the new upload nothing is waited for, so `node` stays what it is.
-        if node is None:
+        if cut_off is not None:
+            pass  # it is continued
+        elif node is None:
             if not flags & FXF_CREAT:
                 raise NotFound
         elif flags & FXF_CREAT and flags & FXF_EXCL:
             raise AlreadyExists
-        upload = self._upload_for(album, name, node, flags)
+        upload = _upload_of(cut_off)
+        if upload is None or upload.state is not State.PARTIAL:
+            upload = self._upload_for(album, name, node, flags)
+        else:
+            replaces = node.file.asset.id if isinstance(node, FileNode) else None
+            self.uploads.reopen(upload, self.lease, self, replaces)
         mtime = attrs.get("mtime")
         if mtime is not None:
             upload.time = float(mtime)
@@ -283,21 +285,25 @@ class SFTPServer:
     def _upload_for(self, album: Album, name: str, node: Any, flags: int) -> Upload:
         truncate = bool(flags & FXF_TRUNC)
         base: Base | None = None
+        replaces: str | None = None
         if isinstance(node, PendingNode):
             under = node.pending
             assert isinstance(under, Upload)
+            replaces = under.replaces
             if not truncate and under.state is State.PARKED:
-                self.uploads.reopen(under, self)
+                self.uploads.reopen(under, self.lease, self, replaces)
                 return under
             if not truncate:
                 base = _spool_base(under)
-        elif isinstance(node, FileNode) and not truncate:
+        elif isinstance(node, FileNode):
             asset = node.file.asset
-            if asset.size is None:
-                raise Refused("Immich has no file for this asset now (its library is offline).")
-            reader = self._reader(asset, asset.size)
-            base = Base(asset.size, reader.read, reader.close)
-        return self.uploads.open(self.lease, album, name, base, session=self)
+            replaces = asset.id
+            if not truncate:
+                if asset.size is None:
+                    raise Refused("Immich has no file for this asset now (its library is offline).")
+                reader = self._reader(asset, asset.size)
+                base = Base(asset.size, reader.read, reader.close)
+        return self.uploads.open(self.lease, album, name, base, self, replaces)
 
     # -- extensions --------------------------------------------------------------------------------
 

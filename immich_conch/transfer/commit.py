@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define, frozen
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
-from immich_conch.errors import Denied, NotFound, QuotaExceeded, Refused
+from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich, IUploadBody
-from immich_conch.immich.model import Asset, NewAsset
+from immich_conch.immich.model import Asset, NewAsset, Uploaded
 from immich_conch.library.catalog import is_hidden
 from immich_conch.library.removal import link, unlink
+from immich_conch.transfer.overlap import Overlap
 
 #: How often an asset that keeps falling into the trash is taken out of it again.
 RESTORES = 3
@@ -31,6 +33,7 @@ class Content:
     size: int
     checksum: bytes
     body: Callable[[], IUploadBody]
+    overlap: Overlap | None = None
 
 
 async def check_content(immich: IImmich, size: int, checksum: bytes, waiting: int = 0) -> None:
@@ -66,6 +69,8 @@ class Commit:
     content: Content
     album_id: str | None
     landed: Callable[[Asset], None]
+    #: The asset that this run's upload made.
+    _made: str | None = None
 
     _log = Logger()
 
@@ -73,6 +78,10 @@ class Commit:
         """The asset, in the album and not in the trash; raises what Immich raised."""
         asset_id = await self._bytes_in()
         asset = await self.immich.asset(asset_id)
+        if asset.checksum is not None and asset.checksum != self.content.checksum:
+            if self._made == asset_id:  # what was there before is nobody's mistake
+                await self.immich.trash([asset_id])
+            raise Unreachable("Immich received other bytes than were sent; they are sent again.")
         _can_be_shown(asset)
         self.landed(asset)
         if asset.trashed:
@@ -91,20 +100,37 @@ class Commit:
     async def _bytes_in(self) -> str:
         """Make sure that Immich has the bytes; the id of the asset that holds them."""
         known = (await self.immich.check([self.content.checksum]))[0]
+        content = self.content
+        overlap = content.overlap
+        if known is not None:
+            if overlap is not None:
+                overlap.abort()
+            return known.asset_id
+        new = NewAsset(
+            name=content.name,
+            modified=content.modified,
+            created=content.modified,
+            size=content.size,
+            checksum=content.checksum,
+        )
+        if overlap is not None and overlap.alive:
+            try:
+                return self._uploaded(await overlap.finish(new))
+            except (ConchError, CancelledError):
+                # The spool has it whole; what the request ran into shows again, or is over.
+                return await self._bytes_again(new)
+        return self._uploaded(await self.immich.upload(content.body(), new))
+
+    def _uploaded(self, answer: Uploaded) -> str:
+        if not answer.duplicate:
+            self._made = answer.asset_id
+        return answer.asset_id
+
+    async def _bytes_again(self, new: NewAsset) -> str:
+        known = (await self.immich.check([self.content.checksum]))[0]
         if known is not None:
             return known.asset_id
-        content = self.content
-        uploaded = await self.immich.upload(
-            content.body(),
-            NewAsset(
-                name=content.name,
-                modified=content.modified,
-                created=content.modified,
-                size=content.size,
-                checksum=content.checksum,
-            ),
-        )
-        return uploaded.asset_id
+        return self._uploaded(await self.immich.upload(self.content.body(), new))
 
     async def _leave_other_albums(self, asset_id: str) -> None:
         """A trashed asset keeps its links; restoring must not bring it back into other folders."""

@@ -6,18 +6,28 @@ before leaves the album only when its successor is in it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from immich_conch.errors import NotFound
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.locks import Locks
+from immich_conch.library.nodes import asset_key
 from immich_conch.library.removal import remove_asset
-from immich_conch.library.tree import asset_key
 from immich_conch.transfer.commit import Commit, Content, carry_over
+from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upload import Upload
+
+#: Places remembered of which own upload filled them last.
+MADE_KEPT = 10_000
+
+
+def _place(upload: Upload) -> tuple[str, str]:
+    return upload.album_id, names.fold(upload.name)
 
 
 @frozen
@@ -38,19 +48,25 @@ class Landing:
     """Brings uploads into Immich.  Callers hold the lock of the upload's place."""
 
     locks: Locks
+    #: Hears, while nobody else can touch the asset, that it is in an album now.
+    landed: Callable[[str, str], None]
     final_delete: bool = False
+    #: What own uploads have put under which names, for the next upload under the same name.
+    _made: dict[tuple[str, str], str] = field(factory=dict)
 
     _log = Logger()
 
-    async def run(self, upload: Upload) -> Landed:
+    async def run(self, upload: Upload, lease: Lease) -> Landed:
         """Run the commit of an upload; raises what Immich raised."""
         async with self.locks.hold(("sha1", upload.checksum)):
-            asset, in_album = await self._into_immich(upload)
+            asset, in_album = await self._into_immich(upload, lease)
+            if in_album:
+                self.landed(upload.album_id, asset.id)
         if asset.size is None:
             asset = attrs.evolve(asset, size=upload.file.size)
         if not in_album:
             return Landed(asset, in_album=False)
-        replaced, free = await self._replace(upload, asset)
+        replaced, free = await self._replace(upload, lease, asset)
         shown: str | None = upload.name
         if names.fold(asset.name) != names.fold(upload.name):
             shown = None
@@ -59,9 +75,13 @@ class Landing:
                 name=upload.name,
                 known=asset.name,
             )
+        if free and shown is not None:
+            self._made[_place(upload)] = asset.id
+            while len(self._made) > MADE_KEPT:
+                del self._made[next(iter(self._made))]
         return Landed(asset, True, shown if free else None, replaced)
 
-    async def _into_immich(self, upload: Upload) -> tuple[Asset, bool]:
+    async def _into_immich(self, upload: Upload, lease: Lease) -> tuple[Asset, bool]:
         """The asset, and whether its album still exists."""
 
         def landed(asset: Asset) -> None:
@@ -75,8 +95,9 @@ class Landing:
             size=upload.file.size,
             checksum=upload.checksum,
             body=upload.body,
+            overlap=upload.overlap,
         )
-        immich = upload.lease.immich
+        immich = lease.immich
         try:
             return await Commit(immich, content, upload.album_id, landed).run(), True
         except NotFound:
@@ -90,17 +111,21 @@ class Landing:
                 return await Commit(immich, content, None, landed).run(), False
             raise
 
-    async def _replace(self, upload: Upload, asset: Asset) -> tuple[Asset | None, bool]:
+    async def _replace(
+        self, upload: Upload, lease: Lease, asset: Asset
+    ) -> tuple[Asset | None, bool]:
         """Let the asset that had the name leave; it, and whether the name is free now.
 
-        Somebody else's asset may have got the name since OPEN: it stays, and keeps its name.
+        What got the name from elsewhere since the client took it, on another device say, stays
+        and keeps it: the client never saw that file, so it cannot have meant to overwrite it.
         """
-        lease, album_id = upload.lease, upload.album_id
+        album_id = upload.album_id
         file = await lease.catalog.find_file(album_id, upload.name)
         if file is None or file.asset.id == asset.id:
             return None, True
         old = file.asset
-        if old.owner_id != lease.immich.user.id:
+        meant = old.id in (upload.replaces, self._made.get(_place(upload)))
+        if not meant or old.owner_id != lease.immich.user.id:
             return None, False
         try:
             await carry_over(lease.immich, await lease.immich.asset(old.id), asset)

@@ -9,6 +9,9 @@ from attrs import define
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.library.catalog import Catalog
 
+#: What a key must be allowed for an upload (README: permissions for full use).
+UPLOAD_PERMISSIONS = ("asset.upload", "albumAsset.create")
+
 
 @define(eq=False)
 class Lease:

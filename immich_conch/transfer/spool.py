@@ -1,256 +1,263 @@
-"""Files being written: random access, a running SHA-1, durable and journaled once sealed.
+"""The spool directory: uploads on their way, durable and journaled once they are sealed.
 
-A spool directory holds for each upload `<id>.data` and, once it is sealed, `<id>.json`, its
-journal entry.  Names are random, modes 0600; nothing a client sent becomes a file name, and no
-token, password or key is ever written.  A journal entry appears by rename after the data and the
-entry have been fsynced, and the directory is fsynced before anybody is told that the upload is
-safe, so an entry that can be read names data that is whole.
+For each upload there are `<id>.json`, its journal entry, and `<id>.data`, its bytes; a held-back
+removal has an entry only.  Names are random, modes 0600; nothing a client sent becomes a file name,
+and no token, password or key is ever written.
+
+An entry is written by rename.  What says that an upload is safe is written only after the data was
+fsynced, and entry and directory are fsynced before anybody is told; so such an entry, if it can be
+read, names data that is whole.  Entries of files still being written are not synced.  What cannot
+be read, or names nothing, is moved to `set-aside` for the administrator, never deleted.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from attrs import define, field, frozen
+from twisted.logger import Logger
 
-from immich_conch.errors import NoSpace, Refused, SettingsError
+from immich_conch.errors import ConchError, NoSpace, SettingsError
+from immich_conch.transfer.spool_file import SpoolFile, own_error
 
 #: Version of the journal's format.
 FORMAT = 1
-#: Bytes read at once when a hash is computed anew.
-HASH_CHUNK = 1 << 20
-#: Largest file that can be spooled: a wild offset must not make a sparse monster (bytes).
-MAX_FILE = 1 << 43
+#: Bytes that may be written between two looks at the free disk.
+LOOK_EVERY = 64 * 2**20
+#: Part of the limit from which on the log warns.
+WARN_AT = 0.9
+#: Where what cannot be used goes.
+SET_ASIDE = "set-aside"
+#: The ending of data that nobody wants any more, while it is being removed.
+GONE = "gone"
+_LOCK = ".lock"
 
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+Entry = Mapping[str, Any]
 
 
 @frozen
-class Extents:
-    """Sorted, disjoint, non-adjacent byte ranges `[start, end)`; what of a file was written."""
+class Limits:
+    """Bounds in bytes; 0 is none.  `free` is what the disk keeps for others."""
 
-    ranges: tuple[tuple[int, int], ...] = ()
-
-    def add(self, start: int, end: int) -> Extents:
-        """With one more range."""
-        if start >= end:
-            return self
-        if self.ranges:
-            last_start, last_end = self.ranges[-1]
-            # In order, as nearly every client writes: no search.
-            if last_start <= start <= last_end:
-                if end <= last_end:
-                    return self
-                return Extents((*self.ranges[:-1], (last_start, end)))
-        kept = []
-        for low, high in self.ranges:
-            if high < start or low > end:
-                kept.append((low, high))
-            else:
-                start, end = min(start, low), max(end, high)
-        kept.append((start, end))
-        kept.sort()
-        return Extents(tuple(kept))
-
-    def cut(self, size: int) -> Extents:
-        """Without what lies at or beyond `size`."""
-        return Extents(tuple((low, min(high, size)) for low, high in self.ranges if low < size))
-
-    def gaps(self, size: int) -> list[tuple[int, int]]:
-        """The ranges of `[0, size)` that were not written."""
-        gaps, at = [], 0
-        for low, high in self.ranges:
-            if at >= size:
-                break
-            if low > at:
-                gaps.append((at, min(low, size)))
-            at = high
-        if at < size:
-            gaps.append((at, size))
-        return gaps
+    total: int = 0
+    user: int = 0
+    free: int = 0
 
 
-@define(eq=False)
-class SpoolFile:
-    """One file being written.  Its descriptor lives until `close`, also past `unlink`."""
+@frozen(eq=False)
+class Found:
+    """What a start finds of an earlier run; `file` is None for an entry without data."""
 
-    id: str
-    path: str
-    fd: int
-    size: int = 0
-    written: Extents = field(factory=Extents)
-    _sha1: Any = field(factory=lambda: hashlib.sha1(usedforsecurity=False), repr=False)
-    #: How many bytes from the start are in the running hash; -1: bytes came out of order.
-    _hashed: int = 0
-    #: Readers and the writer each hold the descriptor open.
-    _users: int = 1
+    entry: Entry
+    file: SpoolFile | None
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Write at an offset; raises NoSpace or Refused."""
-        if not data:
-            # As on POSIX, nothing written beyond the end extends nothing.
-            return
-        end = offset + len(data)
-        if end > MAX_FILE:
-            raise NoSpace("The file is larger than this service takes (8 TiB).")
-        try:
-            done = os.pwrite(self.fd, data, offset)
-            while done < len(data):
-                more = os.pwrite(self.fd, memoryview(data)[done:], offset + done)
-                done += more
-        except OSError as error:
-            raise _own(error) from error
-        if offset == self._hashed:
-            self._sha1.update(data)
-            self._hashed = end
-        else:
-            self._hashed = -1
-        self.written = self.written.add(offset, end)
-        self.size = max(self.size, end)
 
-    def truncate(self, size: int) -> None:
-        """Cut or extend with zeros; raises NoSpace or Refused."""
-        if size > MAX_FILE:
-            raise NoSpace("The file is larger than this service takes (8 TiB).")
-        try:
-            os.ftruncate(self.fd, size)
-        except OSError as error:
-            raise _own(error) from error
-        if size < self._hashed:
-            self._hashed = -1
-        self.written = self.written.cut(size)
-        self.size = size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """At most `length` bytes from `offset`; empty at the end.  A hole reads as zeros."""
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        return os.pread(self.fd, length, offset)
-
-    def flush(self) -> None:
-        """Make what was written so far durable (blocking); raises NoSpace or Refused."""
-        try:
-            os.fsync(self.fd)
-        except OSError as error:
-            raise _own(error) from error
-
-    @property
-    def hash_ready(self) -> bool:
-        """Whether `sha1` costs nothing: all bytes came in order."""
-        return self._hashed == self.size
-
-    def sha1(self) -> bytes:
-        """The SHA-1 of the whole; reads the file where bytes came out of order (blocking)."""
-        if not self.hash_ready:
-            sha1 = hashlib.sha1(usedforsecurity=False)
-            at = 0
-            while piece := self.read(at, HASH_CHUNK):
-                sha1.update(piece)
-                at += len(piece)
-            self._sha1, self._hashed = sha1, at
-        return bytes(self._sha1.digest())
-
-    def use(self) -> None:
-        """One more user of the descriptor."""
-        self._users += 1
-
-    def close(self) -> None:
-        """A user leaves; the last one closes the descriptor."""
-        self._users -= 1
-        if self._users == 0:
-            os.close(self.fd)
-            self.fd = -1
+def _no_victims(user: str | None, needed: int) -> None:
+    """Nothing can be dropped to make room."""
 
 
 @define(eq=False)
 class Spool:
-    """The spool directory.  `make` it once at start; `sync=False` skips every fsync."""
+    """The spool directory.  `make` it once at start; `sync=False` skips every fsync.
+
+    `evict(user, bytes)` drops what is least missed, of one user or (None) of all, to make room.
+    """
 
     directory: str
     sync: bool = True
+    limits: Limits = field(factory=Limits)
     random_id: Callable[[], str] = field(default=lambda: secrets.token_hex(16))
-    #: Bytes in files that are not yet unlinked.
+    evict: Callable[[str | None, int], None] = _no_victims
     files: dict[str, SpoolFile] = field(factory=dict)
+    #: Bytes by user, and what may be written before the disk is looked at again.
+    used: Counter[str] = field(factory=Counter)
+    _credit: int = 0
+    _owners: dict[str, str] = field(factory=dict)
+    _lock: int = -1
+    _warned: bool = False
+
+    _log = Logger()
 
     @classmethod
-    def make(cls, directory: str, sync: bool = True) -> Spool:
-        """Create the directory where needed; raises SettingsError if it cannot be written."""
+    def make(cls, directory: str, sync: bool = True, limits: Limits | None = None) -> Spool:
+        """Create the directory where needed; raises SettingsError if it cannot be used."""
         try:
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            probe = os.path.join(directory, f".probe-{secrets.token_hex(8)}")
-            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            os.unlink(probe)
+            lock = os.open(
+                os.path.join(directory, _LOCK), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
         except OSError as error:
             raise SettingsError(
                 f"--spool-dir: {directory} cannot be written: {error.strerror}"
             ) from None
-        return cls(directory, sync)
-
-    def create(self) -> SpoolFile:
-        """A new, empty file; raises NoSpace or Refused."""
-        file_id = self.random_id()
-        path = os.path.join(self.directory, f"{file_id}.data")
         try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise SettingsError(
+                f"--spool-dir: {directory} is in use by another immich-conch"
+            ) from None
+        return cls(directory, sync, limits or Limits(), lock=lock)
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # -- files --------------------------------------------------------------------------------
+
+    def create(self, user: str, entry: Entry) -> SpoolFile:
+        """A new, empty file of a user, with its entry; raises NoSpace or Refused."""
+        file_id = self.random_id()
+        path = self._path(file_id, "data")
+        try:
+            # The entry first: data that no entry names could not be resumed after a crash.
+            self._put(file_id, entry, sync=False)
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _own(error) from error
-        file = SpoolFile(file_id, path, fd)
-        self.files[file_id] = file
+            _unlink(self._path(file_id, "json"))
+            raise own_error(error) from error
+        return self._adopt(user, SpoolFile(file_id, path, fd))
+
+    def _adopt(self, user: str, file: SpoolFile) -> SpoolFile:
+        file.room = partial(self._room, user)
+        self.files[file.id] = file
+        self._owners[file.id] = user
+        self.used[user] += file.size
         return file
 
-    def _entry_path(self, file: SpoolFile) -> str:
-        return os.path.join(self.directory, f"{file.id}.json")
+    def _room(self, user: str, more: int) -> None:
+        """Count `more` bytes (or fewer than before); raises NoSpace where a bound is met."""
+        if more > 0:
+            limits = self.limits
+            if limits.user and self.used[user] + more > limits.user:
+                self.evict(user, self.used[user] + more - limits.user)
+                if self.used[user] + more > limits.user:
+                    raise NoSpace("No space left in your part of the upload spool.")
+            if limits.total and self.used.total() + more > limits.total:
+                self.evict(None, self.used.total() + more - limits.total)
+                if self.used.total() + more > limits.total:
+                    raise NoSpace
+            if more > self._credit:
+                self._look_at_disk(more)
+            self._credit -= more
+            if limits.total:
+                self._warn(self.used.total() + more)
+        self.used[user] += more
 
-    def seal(self, file: SpoolFile, entry: Mapping[str, Any]) -> None:
-        """Make the file and its journal entry durable (blocking: call it in a thread).
+    def _warn(self, used: int) -> None:
+        """Say once when the spool is nearly full, and again after it was not."""
+        if used > WARN_AT * self.limits.total and not self._warned:
+            self._log.warn(
+                "the spool is nearly full: {used} of {total} bytes; see `immich-conch spool list`",
+                used=used,
+                total=self.limits.total,
+            )
+        self._warned = used > WARN_AT * self.limits.total
 
-        Raises NoSpace or Refused; then nothing may be said to be safe.
-        """
-        if self.sync:
-            file.flush()
-        self.journal(file, entry)
-
-    def journal(self, file: SpoolFile, entry: Mapping[str, Any]) -> None:
-        """Replace the journal entry of a sealed file, durably (blocking).
-
-        Raises NoSpace or Refused.  An entry never outlives its file: one that was discarded
-        meanwhile, on the reactor's thread, gets none.
-        """
-        path = self._entry_path(file)
-        fresh = f"{path}.new"
-        text = json.dumps({"format": FORMAT, "id": file.id, **entry}, ensure_ascii=True)
+    def _look_at_disk(self, more: int) -> None:
         try:
+            state = os.statvfs(self.directory)
+        except OSError as error:
+            raise own_error(error) from error
+        free = state.f_bavail * state.f_frsize - self.limits.free
+        if free < more:
+            raise NoSpace("No space left on the disk of the upload spool.")
+        self._credit = min(free, max(LOOK_EVERY, more))
+
+    def discard(self, file: SpoolFile) -> None:
+        """Remove entry and data.  A crash between leaves what the next start clears away."""
+        if self.files.pop(file.id, None) is None:
+            return
+        user = self._owners.pop(file.id)
+        self.used[user] -= file.size
+        if self.used[user] <= 0:
+            del self.used[user]
+        file.room = lambda more: None
+        try:
+            bury(self.directory, file.id)
+        finally:
+            file.close()
+
+    # -- the journal --------------------------------------------------------------------------
+
+    def seal_all(self, work: Sequence[tuple[SpoolFile, Entry]]) -> list[ConchError | None]:
+        """Make files and their entries durable (blocking: call it in a thread).
+
+        The answer for each is None, or NoSpace or Refused: then nothing may be said to be safe.
+        """
+        results: list[ConchError | None] = []
+        for file, entry in work:
             try:
-                self._write_entry(fresh, text.encode())
-                os.replace(fresh, path)
-            except OSError:
-                _unlink(fresh)
-                raise
-            if file.id not in self.files:
-                _unlink(path)
-                return
+                if self.sync:
+                    file.flush()
+                self._put(file.id, entry, sync=self.sync)
+                if file.id not in self.files:
+                    # Discarded meanwhile, on the reactor's thread.
+                    _unlink(self._path(file.id, "json"))
+                results.append(None)
+            except ConchError as error:
+                results.append(error)
+            except OSError as error:
+                results.append(own_error(error))
+        if self.sync and None in results:
+            try:
+                self._sync_directory()
+            except OSError as error:
+                return [result or own_error(error) for result in results]
+        return results
+
+    def note(self, note_id: str, entry: Entry) -> None:
+        """Write an entry without data, durably; raises NoSpace or Refused."""
+        try:
+            self._put(note_id, entry, sync=self.sync)
             if self.sync:
                 self._sync_directory()
         except OSError as error:
-            raise _own(error) from error
+            raise own_error(error) from error
 
-    def _write_entry(self, path: str, data: bytes) -> None:
-        fd = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    def forget(self, note_id: str) -> None:
+        """Remove an entry without data."""
+        _unlink(self._path(note_id, "json"))
+
+    def journal(self, file: SpoolFile, entry: Entry) -> None:
+        """Replace an entry without syncing: what was true before does no harm (blocking)."""
         try:
-            while data:
-                data = data[os.write(fd, data) :]
-            if self.sync:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+            self._put(file.id, entry, sync=False)
+        except OSError as error:
+            raise own_error(error) from error
+        if file.id not in self.files:
+            _unlink(self._path(file.id, "json"))
+
+    def _path(self, file_id: str, kind: str) -> str:
+        return os.path.join(self.directory, f"{file_id}.{kind}")
+
+    def _put(self, file_id: str, entry: Entry, sync: bool) -> None:
+        path = self._path(file_id, "json")
+        fresh = f"{path}.new"
+        data = json.dumps({"format": FORMAT, "id": file_id, **entry}).encode()
+        try:
+            fd = os.open(fresh, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                while data:
+                    data = data[os.write(fd, data) :]
+                if sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(fresh, path)
+        except OSError:
+            _unlink(fresh)
+            raise
 
     def _sync_directory(self) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -259,23 +266,134 @@ class Spool:
         finally:
             os.close(fd)
 
-    def discard(self, file: SpoolFile) -> None:
-        """Remove the entry, then the data; the order keeps an entry from naming nothing."""
-        if self.files.pop(file.id, None) is None:
-            return
+    # -- after a restart ------------------------------------------------------------------------
+
+    def scan(self) -> list[Found]:
+        """What an earlier run left; what cannot be used is set aside and logged."""
+        found: list[Found] = []
+        for name in os.listdir(self.directory):
+            if name.endswith(f".{GONE}"):
+                bury(self.directory, name.partition(".")[0])
+        names = sorted(os.listdir(self.directory))
+        for name in names:
+            file_id, _, kind = name.partition(".")
+            if kind == "json":
+                one = self._recover(file_id)
+                if one is not None:
+                    found.append(one)
+            elif kind == "json.new":
+                # Never renamed, so nobody was told of it.
+                _unlink(os.path.join(self.directory, name))
+            elif kind == "data" and f"{file_id}.json" not in names:
+                self._orphan(file_id)
+        return found
+
+    def _recover(self, file_id: str) -> Found | None:
+        path = self._path(file_id, "data")
         try:
-            for path in (self._entry_path(file), file.path):
-                _unlink(path)
-        finally:
-            file.close()
+            entry = read_entry(self._path(file_id, "json"))
+        except ValueError as error:
+            self._set_aside(file_id, f"its entry cannot be used ({error})")
+            return None
+        if entry["kind"] != "upload":
+            return Found(entry, None)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if entry["state"] in ("open", "edited"):
+                self.forget(file_id)  # the crash came before the data was made
+            else:
+                self._set_aside(file_id, "its data is missing")
+            return None
+        except OSError as error:
+            self._set_aside(file_id, f"its data cannot be read ({error.strerror})")
+            return None
+        size = os.fstat(fd).st_size
+        if entry["sha1"] and size != entry["size"]:
+            os.close(fd)
+            self._set_aside(file_id, f"it has {size} bytes instead of {entry['size']}")
+            return None
+        file = SpoolFile(file_id, path, fd)
+        file.found(size)
+        return Found(entry, self._adopt(str(entry["user"]), file))
+
+    def _orphan(self, file_id: str) -> None:
+        path = self._path(file_id, "data")
+        if os.path.getsize(path) == 0:
+            _unlink(path)
+        else:
+            self._set_aside(file_id, "no entry says what it is")
+
+    def set_aside(self, found: Found, reason: str) -> None:
+        """Move what `scan` found and nobody can use out of the way."""
+        if found.file is not None:
+            self.files.pop(found.file.id)
+            self.used[self._owners.pop(found.file.id)] -= found.file.size
+            found.file.close()
+        self._set_aside(str(found.entry["id"]), reason)
+
+    def _set_aside(self, file_id: str, reason: str) -> None:
+        place = os.path.join(self.directory, SET_ASIDE)
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        for kind in ("json", "data"):
+            with suppress(FileNotFoundError):
+                os.replace(self._path(file_id, kind), os.path.join(place, f"{file_id}.{kind}"))
+        self._log.error(
+            "spool file {id} is set aside in {place}: {reason}",
+            id=file_id,
+            place=place,
+            reason=reason,
+        )
+
+
+_REQUIRED: dict[str, dict[str, tuple[type, ...]]] = {
+    "upload": {
+        "user": (str,),
+        "album": (str,),
+        "name": (str,),
+        "time": (int, float, type(None)),
+        "arrived": (int, float),
+        "size": (int,),
+        "sha1": (str,),
+        "state": (str,),
+    },
+    "removal": {"user": (str,), "album": (str,), "name": (str,), "asset": (str,)},
+}
+
+
+def read_entry(path: str) -> dict[str, Any]:
+    """A journal entry, checked; raises ValueError with the reason."""
+    try:
+        with open(path, "rb") as file:
+            entry = json.loads(file.read(1 << 20))
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    if not isinstance(entry, dict) or entry.get("format") != FORMAT:
+        raise ValueError("it has another format")
+    if not isinstance(entry.get("id"), str):
+        raise ValueError("it has no id")
+    entry.setdefault("kind", "upload")
+    required = _REQUIRED.get(entry["kind"])
+    if required is None:
+        raise ValueError("it is of an unknown kind")
+    for key, kinds in required.items():
+        if key not in entry or not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
+            raise ValueError(f"{key} is missing or wrong")
+    return entry
+
+
+def bury(directory: str, file_id: str) -> None:
+    """Remove an upload; its data's name says first that nobody wants it, so a crash loses nothing.
+
+    Without that, data whose entry is gone already would look like bytes to be kept.
+    """
+    path = os.path.join(directory, file_id)
+    with suppress(FileNotFoundError):
+        os.rename(f"{path}.data", f"{path}.{GONE}")
+    _unlink(f"{path}.json")
+    _unlink(f"{path}.{GONE}")
 
 
 def _unlink(path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _own(error: OSError) -> Refused:
-    if error.errno in _FULL:
-        return NoSpace()
-    return Refused(f"The upload spool cannot be written: {error.strerror}.")

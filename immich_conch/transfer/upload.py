@@ -1,21 +1,25 @@
 """One upload: its states, its bytes, and what lies under it.
 
-==========  =====================================  =============================================
+==========  =====================================  ================================================
 state       meaning                                goes to
-==========  =====================================  =============================================
-open        a client writes                        parked, sealed, committing, dropped
+==========  =====================================  ================================================
+open        a client writes                        partial, parked, sealed, committing, dropped
+partial     the client left before its CLOSE       open, dropped
 parked      closed under a temporary name, empty   open, sealed, committing, dropped
 sealed      durable; waits for a time or a retry   parked, committing, dropped
 committing  Immich is being told                   committed, sealed, parked, refused, dropped
 committed   in Immich                              --
-refused     Immich said no; the bytes are kept     dropped
+refused     Immich said no; the bytes are kept     sealed, dropped
 dropped     gone, and the client knows             --
-==========  =====================================  =============================================
+==========  =====================================  ================================================
+
+Every state but committed and dropped is in the journal; a crash while committing is found again
+as sealed, for each step of a commit can be done again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum
 from typing import Any
 
@@ -23,20 +27,23 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
-from immich_conch.errors import ConchError, NotFound
+from immich_conch.errors import ConchError, NotFound, Refused
 from immich_conch.immich.interfaces import IUploadBody
 from immich_conch.library.pending import IPendingFile
 from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.spool import SpoolFile
+from immich_conch.transfer.overlap import Overlap
+from immich_conch.transfer.spool_file import SpoolFile
 
 #: Bytes copied at once from what lies under an edited file.
 FILL_CHUNK = 256 * 1024
+SHA1_BYTES = 20
 
 
 class State(Enum):
     """Where an upload stands; the module's docstring has the table."""
 
     OPEN = "open"
+    PARTIAL = "partial"
     PARKED = "parked"
     SEALED = "sealed"
     COMMITTING = "committing"
@@ -46,15 +53,29 @@ class State(Enum):
 
 
 NEXT: dict[State, frozenset[State]] = {
-    State.OPEN: frozenset((State.PARKED, State.SEALED, State.COMMITTING, State.DROPPED)),
+    State.OPEN: frozenset(
+        (State.PARTIAL, State.PARKED, State.SEALED, State.COMMITTING, State.DROPPED)
+    ),
+    State.PARTIAL: frozenset((State.OPEN, State.DROPPED)),
     State.PARKED: frozenset((State.OPEN, State.SEALED, State.COMMITTING, State.DROPPED)),
     State.SEALED: frozenset((State.PARKED, State.COMMITTING, State.DROPPED)),
     State.COMMITTING: frozenset(
         (State.COMMITTED, State.SEALED, State.PARKED, State.REFUSED, State.DROPPED)
     ),
     State.COMMITTED: frozenset(),
-    State.REFUSED: frozenset((State.DROPPED,)),
+    State.REFUSED: frozenset((State.SEALED, State.DROPPED)),
     State.DROPPED: frozenset(),
+}
+
+#: What a journal's state is after a restart.
+FOUND_AS: dict[str, State] = {
+    # Files laid over others have the state "edited" in their entry and are not taken up.
+    "open": State.PARTIAL,
+    "partial": State.PARTIAL,
+    "parked": State.PARKED,
+    "sealed": State.SEALED,
+    "committing": State.SEALED,
+    "refused": State.REFUSED,
 }
 
 
@@ -74,8 +95,10 @@ class Upload:
 
     album_id: str
     name: str
-    lease: Lease
+    #: The session that commits it; None while no session of the user may.
+    lease: Lease | None
     file: SpoolFile
+    #: When it was opened, and when a client last did something to it.
     arrived: float
     base: Base | None = None
     #: The client's time, once it has told one.
@@ -97,11 +120,21 @@ class Upload:
     order: int = 0
     #: A later one under the same name is whole, but this one was busy then and could not go.
     superseded: bool = False
+    #: Refused, and its name taken by another file or removed: only an administrator sees it.
+    shelved: bool = False
     #: What Immich said when it refused the file.
     refusal: ConchError | None = None
+    #: The folder's name and the user's address as they were, for whoever reads journal or log.
+    folder: str = ""
+    user: str = ""
+    #: The asset that had the name when the client took it; no other one is replaced.
+    replaces: str | None = None
     #: The SSH session that wrote it, while it is empty: the session's end drops it.
     session: object = field(default=None, repr=False)
-    _leased: bool = True
+    #: The upload to Immich that runs beside the writing, if one does.
+    overlap: Overlap | None = field(default=None, repr=False)
+    #: Begins such an upload where that is worth it; called after each WRITE until it answers.
+    begin_overlap: Callable[[], Overlap | None] | None = field(default=None, repr=False)
     #: How far into the base a hole still shows the base; FSETSTAT of a smaller size lowers it.
     _base_reach: int = field(init=False, default=0)
 
@@ -135,6 +168,13 @@ class Upload:
             self.poison = error
             raise
         self.changed = True
+        if self.overlap is not None:
+            if self.overlap.wrote(offset):
+                self.overlap = None
+        elif self.begin_overlap is not None:
+            self.overlap = self.begin_overlap()
+            if self.overlap is not None:
+                self.begin_overlap = None
 
     def truncate(self, size: int) -> None:
         """FSETSTAT of a size."""
@@ -150,6 +190,14 @@ class Upload:
             raise
         self._base_reach = min(self._base_reach, size)
         self.changed = True
+        if self.overlap is not None and self.overlap.wrote(size):
+            self.overlap = None
+
+    def stop_overlap(self) -> None:
+        """The upload beside the writing is not wanted any more."""
+        overlap, self.overlap, self.begin_overlap = self.overlap, None, None
+        if overlap is not None:
+            overlap.abort()
 
     def read(self, offset: int, length: int) -> bytes | Coroutine[Any, Any, bytes]:
         """Bytes as they are now, the base shining through where nothing was written.
@@ -183,14 +231,18 @@ class Upload:
             return self.file.read(offset, length)
         return bytes(result)
 
-    async def fill(self) -> None:
-        """Copy what still shines through from the base, so that the spool file is whole."""
+    async def fill(self, breathe: Callable[[], Awaitable[None]]) -> None:
+        """Copy what still shines through from the base, so that the spool file is whole.
+
+        `breathe` lets others have their turn between two pieces.
+        """
         assert self.base is not None
         for low, high in self.file.written.gaps(self._base_reach):
             while low < high:
                 piece = await _base_bytes(self.base, low, min(FILL_CHUNK, high - low))
                 self.file.write(low, piece)
                 low += len(piece)
+                await breathe()
         self._base_reach = 0
         self.drop_base()
 
@@ -202,9 +254,9 @@ class Upload:
 
     def let_session_go(self) -> None:
         """Immich is not asked for anything more on its behalf."""
-        if self._leased:
-            self._leased = False
-            self.lease.release()
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            lease.release()
 
     def body(self) -> IUploadBody:
         """The bytes for Immich, from the start."""
@@ -213,8 +265,11 @@ class Upload:
     def entry(self, user_id: str) -> dict[str, Any]:
         """The journal entry."""
         return {
+            "kind": "upload",
             "user": user_id,
+            "email": self.user,
             "album": self.album_id,
+            "folder": self.folder,
             "name": self.name,
             "time": self.time,
             "arrived": self.arrived,
@@ -222,7 +277,40 @@ class Upload:
             "sha1": self.checksum.hex(),
             "state": self.state.value,
             "asset": self.asset_id,
+            "replaces": self.replaces,
+            "order": self.order,
+            "shelved": self.shelved,
+            "attempts": self.attempts,
+            "reason": "" if self.refusal is None else self.refusal.text,
         }
+
+    @classmethod
+    def found(cls, entry: Mapping[str, Any], file: SpoolFile) -> Upload:
+        """An upload of an earlier run; raises ValueError for an entry that makes no sense."""
+        state = FOUND_AS.get(entry["state"])
+        if state is None:
+            raise ValueError(f"there is no state {entry['state']!r}")
+        checksum = bytes.fromhex(entry["sha1"])
+        if state in (State.SEALED, State.REFUSED) and len(checksum) != SHA1_BYTES:
+            raise ValueError("it has no SHA-1")
+        refused = Refused(str(entry.get("reason", ""))) if state is State.REFUSED else None
+        return cls(
+            album_id=entry["album"],
+            name=entry["name"],
+            lease=None,
+            file=file,
+            arrived=float(entry["arrived"]),
+            folder=str(entry.get("folder", "")),
+            user=str(entry.get("email", "")),
+            time=None if entry["time"] is None else float(entry["time"]),
+            state=state,
+            checksum=checksum,
+            asset_id=entry.get("asset"),
+            replaces=entry.get("replaces"),
+            shelved=bool(entry.get("shelved")),
+            attempts=int(entry.get("attempts", 0)),
+            refusal=refused,
+        )
 
 
 async def _base_bytes(base: Base, offset: int, length: int) -> bytes:

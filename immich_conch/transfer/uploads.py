@@ -9,6 +9,8 @@ time or the RENAME on another connection of the same user (CLIENTS.md, section 5
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 
 from attrs import define
 from zope.interface import implementer
@@ -19,19 +21,26 @@ from immich_conch.errors import (
     NotEmpty,
     NotFound,
     Refused,
+    SessionRevoked,
 )
+from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
 from immich_conch.library import names
+from immich_conch.library.catalog import File
 from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
-from immich_conch.transfer.commits import WAITING, Commits
+from immich_conch.transfer.commits import WAITING
 from immich_conch.transfer.lease import Lease
+from immich_conch.transfer.upkeep import Upkeep
 from immich_conch.transfer.upload import Base, State, Upload
+
+#: Seconds that an upload beside the writing waits for the RENAME of its file.
+PARKED_OVERLAP = 60.0
 
 
 @implementer(IPending)
 @define(eq=False)
-class Uploads(Commits):
+class Uploads(Upkeep):
     """The uploads of one user.
 
     What is done with one upload is done one after the other, whichever session asks: each holds
@@ -48,14 +57,24 @@ class Uploads(Commits):
         """What is in flight into an album, each name once."""
         return self._places.in_album(album_id)
 
+    def partial(self, album_id: str, name: str) -> Upload | None:
+        """The upload to exactly this name that was cut off, if one is kept."""
+        return self._places.partial(album_id, name)
+
     def hidden_assets(self, album_id: str) -> Iterator[str]:
-        """Assets that a commit under way has made but not yet handed over to the catalog."""
+        """Assets that are removed already, or made by a commit and not yet in the catalog."""
+        yield from self.removals.hidden(album_id)
         for upload in self._places:
             if upload.album_id == album_id and upload.asset_id is not None:
                 yield upload.asset_id
 
     def __len__(self) -> int:
         return len(self._places)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything of the user is on its way."""
+        return bool(len(self._places) or len(self.removals))
 
     def is_temporary(self, name: str, takes: Callable[[str], bool]) -> bool:
         """Whether a name says that a RENAME will follow."""
@@ -64,6 +83,7 @@ class Uploads(Commits):
     async def check_type(self, lease: Lease, name: str) -> bool:
         """Whether the name is a temporary one; raises Denied for a type Immich does not take."""
         types = await lease.immich.server.media_types()
+        self._takes = types.takes
         if self.is_temporary(name, types.takes):
             return True
         extension = names.split_extension(name)[1]
@@ -74,11 +94,42 @@ class Uploads(Commits):
     # -- a client writes ------------------------------------------------------------------------
 
     def open(
-        self, lease: Lease, album: Album, name: str, base: Base | None, session: object
+        self,
+        lease: Lease,
+        album: Album,
+        name: str,
+        base: Base | None,
+        session: object,
+        replaces: str | None = None,
     ) -> Upload:
-        """A new file for a client to write; raises NoSpace."""
+        """A new file for a client to write; raises NoSpace.
+
+        `replaces` is the asset that has the name now.  What was cut off under this name before is
+        not wanted any more.
+        """
+        if replaces is None:
+            replaces = self.removals.find(album.id, name)
+        cut_off = self.partial(album.id, name)
+        if cut_off is not None:
+            self._drop(cut_off)
+        now = self.now()
+        entry = {
+            "kind": "upload",
+            "user": self.user_id,
+            "email": lease.immich.user.email,
+            "album": album.id,
+            "folder": album.name,
+            "name": name,
+            "time": None,
+            "arrived": now,
+            "size": 0,
+            "sha1": "",
+            # What is laid over another file cannot be resumed: its holes are not its own.
+            "state": "open" if base is None else "edited",
+            "replaces": replaces,
+        }
         try:
-            file = self.spool.create()
+            file = self.spool.create(self.user_id, entry)
         except ConchError:
             if base is not None:
                 base.close()
@@ -88,19 +139,36 @@ class Uploads(Commits):
             name=name,
             lease=lease.hold(),
             file=file,
-            arrived=self.now(),
+            arrived=now,
+            folder=album.name,
+            user=lease.immich.user.email,
             base=base,
+            replaces=replaces,
             session=session,
         )
+        if base is None and self.overlap_from:
+            upload.begin_overlap = partial(self._begin_overlap, upload)
         self._places.enter(upload)
         self.counters.add("uploads.opened")
         return upload
 
-    def reopen(self, upload: Upload, session: object) -> None:
-        """Write on in a parked file that nobody is busy with, as WinSCP does when it resumes."""
+    def reopen(self, upload: Upload, lease: Lease, session: object, replaces: str | None) -> None:
+        """Write on in a parked file that nobody is busy with, or in one that was cut off."""
+        upload.replaces = replaces
+        upload.reopened = upload.state is State.PARKED
+        self._stop_timer(upload)
+        # What a crash finds now is a file that was cut off, whatever its entry said before.
+        self.spool.journal(upload.file, {**upload.entry(self.user_id), "state": "open", "sha1": ""})
         upload.go(State.OPEN)
         upload.session = session
-        upload.reopened = True
+        upload.checksum = b""
+        if upload.lease is None or upload.lease.revoked:
+            upload.let_session_go()
+            upload.lease = lease.hold()
+            upload.user = lease.immich.user.email
+        if not upload.reopened:
+            self._places.move(upload, upload.album_id, upload.name)
+            self.counters.add("uploads.resumed")
 
     async def close(self, upload: Upload) -> None:
         """CLOSE: everything that can fail fails here, or the file is safe (rule 1)."""
@@ -126,24 +194,38 @@ class Uploads(Commits):
 
     async def _whole(self, upload: Upload) -> None:
         if upload.base is not None:
-            await upload.fill()
+            await upload.fill(self._breathe)
+        upload.arrived = self.now()
+        if upload.overlap is not None:
+            upload.overlap.closed()
         if upload.size == 0:
             upload.go(State.PARKED)
-        elif await self.check_type(upload.lease, upload.name):
-            await self._seal(upload, State.PARKED)
-            self._supersede(upload)
+        elif await self.check_type(self.lease_of(upload), upload.name):
+            await self._park(upload)
         else:
             await self._ready(upload, State.OPEN)
+
+    async def _park(self, upload: Upload) -> None:
+        """Keep a whole file under its temporary name."""
+        await self._seal(upload, State.PARKED)
+        self._supersede(upload)
+        if upload.overlap is not None:
+            self._stop_timer(upload)
+            upload.timer = self.clock.callLater(PARKED_OVERLAP, upload.stop_overlap)
+        # It may wait for days; whoever renames it brings a session along.
+        upload.let_session_go()
 
     async def _ready(self, upload: Upload, before: State) -> None:
         """A whole file under its final name: commit it now, or seal it and wait for a time."""
         await self._hash(upload)
-        album = await upload.lease.catalog.album(upload.album_id)
-        if album.role == "viewer":
-            raise Denied("You may only look at this album.")
-        await check_content(
-            upload.lease.immich, upload.size, upload.checksum, self._waiting(upload)
-        )
+
+        async def check(lease: Lease) -> None:
+            album = await lease.catalog.album(upload.album_id)
+            if album.role == "viewer":
+                raise Denied("You may only look at this album.")
+            await check_content(lease.immich, upload.size, upload.checksum, self._waiting(upload))
+
+        await self.with_session(upload, check)
         if upload.time is not None:
             await self._commit(upload, on_error=before)
             return
@@ -151,29 +233,34 @@ class Uploads(Commits):
         self._supersede(upload)
         self._settle(upload)
 
-    def _waiting(self, but: Upload) -> int:
-        """Bytes that are sealed and not yet in Immich, which the quota must still take."""
-        return sum(
-            upload.size
-            for upload in self._places
-            if upload.state in (State.SEALED, State.COMMITTING) and upload is not but
-        )
-
     def abort(self, upload: Upload) -> None:
-        """The connection dropped before CLOSE: nothing is committed."""
-        self._log.info("upload of {name!r} was cut off by the client", name=upload.name)
+        """The connection dropped before CLOSE: nothing is committed, what came can be resumed."""
+        self._log.info(
+            "upload of {folder}/{name} was cut off by the client after {size} bytes",
+            folder=upload.folder,
+            name=upload.name,
+            size=upload.file.size,
+        )
         self.counters.add("uploads.cut")
-        if upload.reopened and not upload.removed and upload.poison is None:
-            upload.go(State.PARKED)
+        upload.stop_overlap()
+        if upload.removed or upload.poison is not None or upload.base is not None:
+            self._drop(upload)
             return
-        self._drop(upload)
-
-    def session_ended(self, session: object) -> None:
-        """Files that stayed empty go with the session that made them."""
-        for upload in self._places:
-            if upload.state is State.PARKED and not upload.size and upload.session is session:
-                self._log.info("{name!r} stayed empty and is dropped", name=upload.name)
-                self._drop(upload)
+        if upload.reopened:
+            upload.go(State.PARKED)
+            with suppress(ConchError):  # else a restart finds it as one that was cut off
+                self.spool.journal(upload.file, {**upload.entry(self.user_id), "sha1": ""})
+        elif upload.file.size == 0:
+            self._drop(upload)
+            return
+        else:
+            upload.go(State.PARTIAL)
+            upload.arrived = self.now()
+            older = self._places.set_aside(upload)
+            if older is not None:
+                self._drop(older)
+        upload.let_session_go()
+        # A crash from here on finds the entry of its OPEN, which says the same.
 
     # -- what clients say about a file that is closed --------------------------------------------
 
@@ -186,38 +273,52 @@ class Uploads(Commits):
             upload.time = time
             if upload.state is State.SEALED:
                 await self._commit(upload, on_error=State.SEALED)
+            elif upload.state is State.PARKED and upload.size:
+                await self._journal(upload)
 
-    async def rename(self, upload: Upload, album: Album, name: str) -> None:
+    async def rename(
+        self, upload: Upload, album: Album, name: str, replaces: str | None = None
+    ) -> bool:
         """RENAME of a file in flight; under a final name it settles, and hears what fails.
 
-        The caller has looked after whatever the new name showed.
+        The caller has looked after whatever the new name showed; `replaces` is the asset that
+        has it.  False: the file has come into Immich meanwhile and is no upload any more.
         """
-        temporary = await self.check_type(upload.lease, name)
+        lease = upload.lease or self.live()
+        if lease is None:
+            raise SessionRevoked
+        temporary = await self.check_type(lease, name)
         async with self._alone(upload):
             if upload.state is State.COMMITTED:
-                raise NotFound("The file came into Immich under its old name just now.")
+                return False
             _must_be_here(upload)
-            old = upload.album_id, upload.name, upload.asset_id
+            old = upload.album_id, upload.name, upload.asset_id, upload.folder, upload.replaces
+            upload.folder = album.name
+            upload.replaces = replaces or self.removals.find(album.id, name)
             before = upload.state
             self._stop_timer(upload)
             self._places.move(upload, album.id, name)
             self._places.in_order(upload)
             upload.asset_id = None
             if before is State.OPEN or upload.size == 0:
-                return
+                return True
             try:
                 if temporary:
-                    await self._seal(upload, State.PARKED)
-                    self._supersede(upload)
+                    await self._park(upload)
                 else:
                     await self._ready(upload, before)
-            except BaseException:
+            except Exception:
                 if upload.state in WAITING:
                     self._places.move(upload, *old[:2])
-                    upload.asset_id = old[2]
+                    upload.asset_id, upload.folder, upload.replaces = old[2:]
                     if upload.state is State.SEALED:
                         self._settle(upload)
+                    if upload.state is State.PARKED:
+                        upload.let_session_go()
+                    # The new name may have got into the journal before something failed.
+                    await self._journal(upload)
                 raise
+            return True
 
     async def remove(self, upload: Upload) -> bool:
         """REMOVE of a file in flight; whether what it was to overwrite has to go too.
@@ -236,8 +337,35 @@ class Uploads(Commits):
                 upload.removed = True
                 self._places.leave(upload)
                 return False
-            self._drop(upload)
+            if upload.state is State.REFUSED:
+                self._shelve(upload)  # its bytes stay until an administrator drops them
+            else:
+                self._drop(upload)
             return True
+
+    async def hold_removal(self, immich: IImmich, album: Album, file: File) -> bool:
+        """Hold a removal back where a RENAME may follow: while an upload waits in the album."""
+        waits = any(
+            upload.album_id == album.id and upload.state in WAITING and upload.size
+            for upload in self._places
+        )
+        session = self.session_of(immich)
+        if not waits or session is None or not self.removals.may(session):
+            return False
+        await self.removals.hold(session, album.id, file.name, file.asset)
+        return True
+
+    async def finish_removals(self, album_id: str, name: str | None = None) -> None:
+        """Carry out now what was held back under a name, or in a whole album."""
+        if not await self.removals.finish(album_id, name):
+            raise Refused("A file that was removed could not leave Immich's album yet.")
+
+    def drop_partial(self, album_id: str, name: str) -> bool:
+        """Forget an upload that was cut off; whether there was one."""
+        upload = self.partial(album_id, name)
+        if upload is not None:
+            self._drop(upload)
+        return upload is not None
 
     def may_leave(self, album_id: str) -> None:
         """Raise NotEmpty while uploads into an album are waiting."""

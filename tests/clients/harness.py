@@ -130,10 +130,14 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.log = log
-        with log.open("wb") as output:
+        self._command = list(command)
+        self._start()
+
+    def _start(self) -> None:
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                list(command),
-                cwd=log.parent,
+                self._command,
+                cwd=self.log.parent,
                 env={
                     **{key: value for key, value in os.environ.items() if "IMMICH" not in key},
                     "PYTHONPATH": str(ROOT),
@@ -174,6 +178,11 @@ class Process:
     def fail(self, why: str) -> NoReturn:
         """Fail the test with the log."""
         pytest.fail(f"{self.log.stem} {why}:\n{self.text()[-3000:]}")
+
+    def kill(self) -> None:
+        """End it as a power cut would, without a word."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> int:
         """Ask it to end; the exit status."""
@@ -243,6 +252,15 @@ class Service(Process):
             ],
             directory / f"{directory.name}.log",
         )
+        self._wait_for_greeting()
+
+    def start_again(self) -> None:
+        """Start it once more after it ended: same port, same spool, same log."""
+        assert not self.alive
+        self._start()
+        self._wait_for_greeting()
+
+    def _wait_for_greeting(self) -> None:
         eventually(self._greets, lambda: f"an SSH banner:\n{self.text()}", limit=READY)
 
     def _greets(self) -> bool:
@@ -259,8 +277,12 @@ class Service(Process):
         return re.findall(r"host key .*?(SHA256:[\w+/]+)", self.text())
 
     def spooled(self) -> list[str]:
-        """What lies in the spool."""
-        return sorted(path.name for path in self.spool.rglob("*") if path.is_file())
+        """What lies in the spool, but for its lock and what an administrator asked for."""
+        return sorted(
+            path.name
+            for path in self.spool.rglob("*")
+            if path.is_file() and path.name != ".lock" and path.parent.name != "control"
+        )
 
 
 @define(eq=False)
