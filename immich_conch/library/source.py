@@ -1,0 +1,46 @@
+"""Where a catalog's knowledge comes from: listings asked for again and again, or a live mirror.
+
+A catalog asks a source for the list of albums whenever its own is older than the freshness bound,
+and for an album's content when the album's `validator` has changed since.  Both sources show the
+same tree; one contract suite holds them to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zope.interface import Interface
+
+from immich_conch.immich.model import Album, Asset
+
+
+class ISource(Interface):
+    """Albums, their assets, and what our own metadata key says of them.
+
+    Members raise what Immich raised; never half an answer (rule 2).
+    """
+
+    async def albums() -> list[Album]:
+        """All albums the credential sees, as fresh as the source promises."""
+
+    async def assets(album: Album) -> list[Asset]:
+        """The whole content of an album, unlisted visibilities included."""
+
+    async def size(asset_id: str) -> int | None:
+        """The size of an original that the content did not tell, or None."""
+
+    async def notes(asset_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The values of the metadata key `immich-conch`, for those assets that have one."""
+
+    def changed(album_id: str, added: Sequence[Asset], removed: Sequence[str]) -> None:
+        """An own change to an album's content is in Immich; later answers must have it."""
+
+    def album_changed(album: Album) -> None:
+        """An own change to an album is in Immich."""
+
+    def album_gone(album_id: str) -> None:
+        """An album was deleted or left by us."""
+
+    def noted(asset_id: str, value: Mapping[str, Any] | None) -> None:
+        """Our metadata key of an asset was written, or with None removed, by us."""
