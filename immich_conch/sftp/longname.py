@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 
 HALF_A_YEAR = 365 * 24 * 60 * 60 // 2
 """Age in seconds from which the year is shown instead of the time of day."""
@@ -39,19 +40,25 @@ def longname(
     `_`, for clients split the line at blanks.
     """
     seconds = int(mtime)
-    month, day, rest = _moment(seconds, now - HALF_A_YEAR < seconds <= now)
+    when = time.gmtime(seconds)
+    if now - HALF_A_YEAR < seconds <= now:
+        rest = f"{when.tm_hour:02}:{when.tm_min:02}"
+    else:
+        rest = f" {when.tm_year:04}"
+    return (
+        f"{_head(mode, nlink, owner, group)}{size or 0:>8} {_MONTHS[when.tm_mon - 1]} "
+        f"{when.tm_mday:>2} {rest} {name}"
+    )
+
+
+@lru_cache(maxsize=256)  # a folder has a mode or two, a service one owner
+def _head(mode: int, nlink: int, owner: str, group: str) -> str:
     permissions = _RWX[mode >> 6 & 7] + _RWX[mode >> 3 & 7] + _RWX[mode & 7]
     # strmode(3) ends the mode with a blank of its own; so the link count has two before it.
     return (
         f"{_TYPES.get(mode & _TYPE_BITS, '?')}{permissions}  {nlink:>3} "
-        f"{_word(owner):<8} {_word(group):<8} {size or 0:>8} {month} {day:>2} {rest} {name}"
+        f"{_word(owner):<8} {_word(group):<8} "
     )
-
-
-def _moment(seconds: int, recent: bool) -> tuple[str, int, str]:
-    when = time.gmtime(seconds)
-    rest = f"{when.tm_hour:02}:{when.tm_min:02}" if recent else f" {when.tm_year:04}"
-    return _MONTHS[when.tm_mon - 1], when.tm_mday, rest
 
 
 def _word(text: str) -> str:
