@@ -40,6 +40,7 @@ from immich_conch.immich.client import ImmichServer, connect
 from immich_conch.settings import Settings
 from immich_conch.sftp.handles import UploadHandle
 from immich_conch.sftp.server import SFTPServer
+from immich_conch.sftp.wire import Reader
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Limits, Spool
 
@@ -97,7 +98,7 @@ class Session:
         folder = await self.sftp.openDirectory(path.encode())
         entries: dict[str, dict[str, Any]] = {}
         while batch := await folder.next_batch():
-            for name, _, attrs in batch:
+            for name, _, attrs in map(unpacked, batch):
                 assert name.decode() not in entries, "a name twice in one listing"
                 entries[name.decode()] = attrs
         folder.close()
@@ -345,6 +346,12 @@ class _Hasty:
 
 def _time() -> IReactorTime:
     return reactor  # type: ignore[return-value]
+
+
+def unpacked(entry: bytes) -> tuple[bytes, bytes, dict[str, Any]]:
+    """Name, longname and attributes of a listed entry."""
+    fields = Reader(entry)
+    return fields.string(), fields.string(), fields.attrs()
 
 
 def sha1(data: bytes) -> bytes:

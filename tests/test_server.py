@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from rig import EDIT, NEW, TAKEN, VERSIONS, WRITE, Rig, Session, jpeg, raises, rig, until
+from rig import EDIT, NEW, TAKEN, VERSIONS, WRITE, Rig, Session, jpeg, raises, rig, unpacked, until
 from twisted.conch.ssh.filetransfer import (
     FX_BAD_MESSAGE,
     FX_FAILURE,
@@ -76,10 +76,10 @@ async def test_longnames_tell_type_and_size(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         r.album("Rome", r.asset("a.jpg", jpeg("a", 1234)))
         session = await r.session()
-        (root,) = await (await session.sftp.openDirectory(b"/")).next_batch()
+        (root,) = map(unpacked, await (await session.sftp.openDirectory(b"/")).next_batch())
         assert root[1].startswith(b"drwxr-xr-x")
         folder = await session.sftp.openDirectory(b"/Rome")
-        (file,) = await folder.next_batch()
+        (file,) = map(unpacked, await folder.next_batch())
         assert file[1].startswith(b"-rw-r--r--")
         assert b" 1234 " in file[1]
         assert file[1].endswith(b" a.jpg")

@@ -23,7 +23,6 @@ from immich_conch.transfer.upload import Upload
 from immich_conch.transfer.uploads import Uploads
 
 Attrs = dict[str, Any]
-Entry = tuple[bytes, bytes, Attrs]
 
 #: Entries handed over at once; the packet layer packs them into answers.
 BATCH = 512
@@ -162,12 +161,12 @@ class UploadHandle:
 
 @define(eq=False)
 class FolderHandle:
-    """A folder's entries, complete before OPENDIR was answered (rule 2)."""
+    """A folder's entries as they go on the wire, complete before OPENDIR was answered (rule 2)."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[bytes]
     _at: int = 0
 
-    async def next_batch(self) -> Sequence[Entry]:
+    async def next_batch(self) -> Sequence[bytes]:
         """The next entries; empty at the end, and ever after."""
         batch = self.entries[self._at : self._at + BATCH]
         self._at += len(batch)

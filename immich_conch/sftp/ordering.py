@@ -17,7 +17,7 @@ from typing import Any
 from attrs import define, field
 
 Path = tuple[str, ...]
-Entry = tuple[bytes, bytes, Mapping[str, Any]]
+Entry = bytes | tuple[bytes, bytes, Mapping[str, Any]]
 """Name, longname and attributes of one file in a listing."""
 Answer = bytes | tuple[bytes, ...]
 """A packet for the client, whole or in pieces that follow each other."""

@@ -179,7 +179,9 @@ def _pack_left(handle: Handle) -> list[bytes]:
     entries: list[bytes] = []
     size = _ANSWER_BYTES
     while handle.left:
-        entry = wire.pack_entry(*handle.left[0])
+        entry = handle.left[0]
+        if not isinstance(entry, bytes):
+            entry = wire.pack_entry(*entry)
         size += len(entry)
         if entries and size > READDIR_BYTES:
             break

@@ -42,13 +42,13 @@ from immich_conch.sftp import extensions
 from immich_conch.sftp.handles import (
     AssetHandle,
     Attrs,
-    Entry,
     FolderHandle,
     SpoolHandle,
     UploadHandle,
     attributes,
 )
 from immich_conch.sftp.longname import longname
+from immich_conch.sftp.wire import pack_listed
 from immich_conch.transfer.download import Reader
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
 from immich_conch.transfer.upload import Base, State, Upload
@@ -140,9 +140,9 @@ class SFTPServer:
         entries = await self.tree.list(parse(path))
         return FolderHandle([self._entry(name, info, now) for name, info in entries])
 
-    def _entry(self, name: str, info: Info, now: float) -> Entry:
+    def _entry(self, name: str, info: Info, now: float) -> bytes:
         line = longname(name, info.mode, info.size, info.modified, now, "immich", "immich")
-        return name.encode(), line.encode(), attributes(info)
+        return pack_listed(name.encode(), line.encode(), info.size, info.mode, info.modified)
 
     def readLink(self, path: bytes) -> bytes:
         """READLINK."""
