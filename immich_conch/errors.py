@@ -123,6 +123,18 @@ class TooOld(ConchError):
     default = "This Immich server is too old; 2.0 or newer is needed."
 
 
+class NoMirror(ConchError):
+    """A library cannot be followed by Immich's sync stream; ask for listings instead."""
+
+    default = "Immich offers no sync stream here."
+
+
+class MirrorTooLarge(NoMirror):
+    """The library has more assets than are to be held in memory."""
+
+    default = "The library is too large to be mirrored."
+
+
 class Malformed(ConchError):
     """A request broke the protocol; the session goes on."""
 

@@ -33,6 +33,8 @@ class Dialect:
     come from `POST /search/metadata`, which on 2.x leaves out others' and archived assets."""
     device_fields: bool
     """`POST /assets` needs `deviceAssetId` and `deviceId`."""
+    sync_types: tuple[str, ...]
+    """What to ask the sync stream for."""
     owner_apart: bool | None
     """An album names its owner in `ownerId`; else as the album user of role `owner`.  None: do
     not look, the version has just been asked for."""
@@ -50,11 +52,26 @@ class Dialect:
         return album
 
 
+def _sync_types(version: str) -> tuple[str, ...]:
+    """3.x refuses V1 of three types (or starts and never ends), 2.5 knows no V2 of them."""
+    return (
+        f"Assets{version}",
+        "AssetExifsV1",
+        "AssetMetadataV1",
+        f"Albums{version}",
+        "AlbumUsersV1",
+        "AlbumToAssetsV1",
+        f"AlbumAssets{version}",
+        "AlbumAssetExifsV1",
+    )
+
+
 V2 = Dialect(
     name="2.x",
     shared_apart=True,
     content_in_album=True,
     device_fields=True,
+    sync_types=_sync_types("V1"),
     owner_apart=True,
 )
 V3 = Dialect(
@@ -62,6 +79,7 @@ V3 = Dialect(
     shared_apart=False,
     content_in_album=False,
     device_fields=False,
+    sync_types=_sync_types("V2"),
     owner_apart=False,
 )
 

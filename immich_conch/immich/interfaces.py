@@ -184,6 +184,20 @@ class IImmich(Interface):
     async def delete_metadata(asset_id: str, key: str) -> None:
         """Remove one key; a key that is not there is no error."""
 
+    async def sync_stream(
+        take: Callable[[Sequence[dict[str, Any]]], None], reset: bool = False
+    ) -> None:
+        """Pass what changed since this session's checkpoints to `take`, some lines at a time.
+
+        A line is `{type, data, ack}`.  With `reset`, checkpoints are forgotten first and all comes.
+        Returns after the line that ends the stream (`SyncCompleteV1` or `SyncResetV1`); raises
+        Unreachable without one, NoMirror where there is no stream (API keys, other servers),
+        and what `take` raised.
+        """
+
+    async def sync_ack(acks: Sequence[str]) -> None:
+        """Move the checkpoints: what is acknowledged does not come again."""
+
     async def log_out() -> None:
         """End the session at Immich (nothing to do for a key); never raises."""
 

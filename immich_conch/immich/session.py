@@ -37,6 +37,7 @@ from immich_conch.immich.listing import list_pages
 from immich_conch.immich.model import Album, Asset, Known, NewAsset, Storage, Uploaded, User
 from immich_conch.immich.problems import problem
 from immich_conch.immich.requests import Credential, chunks, part
+from immich_conch.immich.sync import Syncing
 from immich_conch.immich.upload import multipart
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class Server(Protocol):
 
 @implementer(IImmich)
 @define(eq=False)
-class Session:
+class Session(Syncing):
     """IImmich.  `permissions` is None where the credential's list is not known or not limited."""
 
     server: Server = field(repr=False)

@@ -1,0 +1,253 @@
+"""Tables kept up to date by the sync stream of one session, with a delta before they are too old.
+
+The first look loads everything.  Deltas go one at a time and are shared by all who wait.  A small
+one is entered at one go when it has come whole; a large one is entered as it comes, and nobody is
+answered meanwhile.  What was entered is acknowledged, nothing else.  What goes wrong once a line
+was entered makes the tables worthless: the next look starts over (rule 2: never half an answer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from immich_conch.errors import BadAnswer, ConchError, NoMirror, SessionRevoked
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.library.gather import Shared
+from immich_conch.library.records import raw_id
+from immich_conch.library.tables import Tables
+
+T = TypeVar("T")
+
+Lend = Callable[[IImmich | None], Awaitable[IImmich]]
+"""Gives the session to follow, each time the same; asked with one that Immich no longer accepts,
+another.  Raises SessionRevoked where there is none."""
+
+#: Lines of a delta that are held back until it is whole: some 20 ms of entering, 2 MB.
+HELD_LINES = 2000
+#: Streams in a row that may end with something linked but not told: rows that Immich writes
+#: while it sends come with the next one, so an album that is being filled takes a few.
+LOOSE_TRIES = 8
+#: How often one catching up may begin from nothing: a reset, a revoked session, an unknown line.
+STARTS = 3
+#: Seconds after which a delta without changes is acknowledged, too, so that Immich does not take
+#: the session for one that has not asked in 30 days.
+ACK_COMPLETE = 3600.0
+#: Seconds for which a stream that is of no use is not tried again.
+REFUSAL_KEPT = 3600.0
+#: The part of the freshness bound that passes between two deltas ahead of time.
+AHEAD = 0.5
+#: Seconds between deltas ahead of time after one failed, doubled with each, and at most.
+BACK_OFF, MAX_BACK_OFF = 2.0, 60.0
+
+
+class _StartOver(Exception):
+    """Immich wants this session to begin from nothing."""
+
+
+@define(eq=False)
+class Follower:
+    """`clock.seconds()` measures; `freshness` is in seconds.
+
+    `settle` is told of tables that are whole and when (`clock`) the delta in them began, before
+    anybody is answered from them.
+    """
+
+    user_id: str
+    lend: Lend
+    clock: IReactorTime
+    freshness: float
+    max_assets: int
+    revisions: count[int]
+    settle: Callable[[Tables, float], None]
+    #: The newest tables; not to be answered from unless `fresh` gave them.
+    tables: Tables | None = field(default=None, init=False, repr=False)
+    #: Whether the tables are something to answer from, and when the last delta in them began.
+    _whole: bool = field(default=False, init=False)
+    _at: float = field(default=0.0, init=False)
+    _session: IImmich | None = field(default=None, init=False, repr=False)
+    _running: Shared[None] | None = field(default=None, init=False, repr=False)
+    _refusal: tuple[float, NoMirror] | None = field(default=None, init=False)
+    _acknowledged: float = field(default=0.0, init=False)
+    _ahead: IDelayedCall | None = field(default=None, init=False, repr=False)
+    _keeping: bool = field(default=False, init=False)
+    _failures: int = field(default=0, init=False)
+    _log = Logger()
+
+    async def fresh(self) -> Tables:
+        """The tables, whole and no older than the freshness bound."""
+        oldest = self.clock.seconds() - self.freshness
+        while not (self._whole and self._at >= oldest):
+            await self.delta()
+        assert self.tables is not None
+        return self.tables
+
+    async def delta(self) -> None:
+        """Take a delta, or wait for the one under way."""
+        if self._refusal is not None:
+            until, error = self._refusal
+            if self.clock.seconds() < until:
+                raise type(error)(error.text)
+            self._refusal = None
+        if self._running is None or self._running.done:
+            self._running = Shared.start(self._catch_up())
+        await self._running.wait()
+
+    async def ask(self, work: Callable[[IImmich], Awaitable[T]]) -> T:
+        """Ask for what the stream does not tell, with the session that is followed."""
+        session = self._session or await self._lent(None)
+        try:
+            return await work(session)
+        except SessionRevoked:
+            self._forget()
+            return await work(await self._lent(session))
+
+    async def _lent(self, revoked: IImmich | None) -> IImmich:
+        session = await self.lend(revoked)
+        if session is not self._session:
+            # Checkpoints belong to a session: to another one Immich tells everything.
+            self._session = session
+            self._forget()
+        return session
+
+    def _forget(self) -> None:
+        self.tables = None
+        self._whole = False
+
+    async def _catch_up(self) -> None:
+        revoked: IImmich | None = None
+        for left in reversed(range(STARTS)):
+            session = await self._lent(revoked)
+            afresh = self.tables is None
+            try:
+                await self._until_complete(session)
+                return
+            except SessionRevoked:
+                self._forget()
+                revoked = session
+                if not left:
+                    raise
+            except NoMirror as error:
+                self._refuse(error)
+                raise
+            except (BadAnswer, _StartOver) as error:
+                self._forget()
+                if afresh or not left:
+                    why = error.text if isinstance(error, BadAnswer) else "it always starts over."
+                    refusal = NoMirror(f"Immich's sync stream cannot be followed: {why}")
+                    self._refuse(refusal)
+                    raise refusal from error
+                self._log.info("the mirror of {user} starts over", user=self.user_id)
+
+    def _refuse(self, error: NoMirror) -> None:
+        self._forget()
+        self._refusal = (self.clock.seconds() + REFUSAL_KEPT, error)
+
+    async def _until_complete(self, session: IImmich) -> None:
+        """Deltas until nothing is missing; one more after everything was loaded.
+
+        A row that was written while everything was sent is in none of its lines, however old it
+        is: without another delta an album could be missing that was there all the time.
+        """
+        again = self.tables is None
+        for _ in range(LOOSE_TRIES):
+            tables, began = await self._one_stream(session)
+            if not again and not tables.incomplete:
+                self._at = began
+                self._whole = True
+                self.settle(tables, began)
+                return
+            # What is there now lacks something: nobody is to see it.
+            self._whole = again = False
+        raise NoMirror("Immich's sync stream leaves out what it refers to.")
+
+    async def _one_stream(self, session: IImmich) -> tuple[Tables, float]:
+        """One stream entered and acknowledged: the tables, and when it began."""
+        began = self.clock.seconds()
+        reset = self.tables is None
+        tables = self.tables or Tables(raw_id(self.user_id), self.max_assets, self.revisions)
+        acks: dict[str, str] = {}
+        held: list[Mapping[str, Any]] = []
+        entered = False
+
+        def enter() -> None:
+            nonlocal entered
+            entered = True
+            tables.apply(held)
+            held.clear()
+
+        def take(lines: Sequence[Mapping[str, Any]]) -> None:
+            for line in lines:
+                kind, ack = line["type"], line["ack"]
+                if kind == "SyncResetV1":
+                    raise _StartOver
+                # One a type is enough; a line may acknowledge another type than its own.
+                acks[ack.partition("|")[0]] = ack
+                if kind != "SyncCompleteV1":
+                    held.append(line)
+            if len(held) > HELD_LINES or not self._whole:
+                self._whole = False
+                enter()
+
+        try:
+            await session.sync_stream(take, reset)
+            # Nothing waits from here on until the tables are in order again.
+            enter()
+            tables.finish()
+        except BaseException:
+            if entered:
+                self._forget()
+            raise
+        self.tables = tables
+        if len(acks) > 1 or reset or began - self._acknowledged > ACK_COMPLETE:
+            # If this is lost, Immich tells the same once more, which changes nothing.
+            await session.sync_ack(list(acks.values()))
+            self._acknowledged = began
+        return tables, began
+
+    # -- ahead of time ----------------------------------------------------------------------------
+
+    def keep_fresh(self) -> None:
+        """Take deltas ahead of their time, so that nobody has to wait for one."""
+        if not self._keeping:
+            self._keeping = True
+            self._failures = 0
+            self._plan(0.0)
+
+    def rest(self) -> None:
+        """No deltas but those that somebody waits for."""
+        self._keeping = False
+        if self._ahead is not None and self._ahead.active():
+            self._ahead.cancel()
+        self._ahead = None
+
+    def _plan(self, pause: float) -> None:
+        if self._ahead is None:
+            self._ahead = self.clock.callLater(pause, self._go_ahead)
+
+    def _go_ahead(self) -> None:
+        self._ahead = None
+        Deferred.fromCoroutine(self.delta()).addCallbacks(self._went_well, self._went_wrong)
+
+    def _went_well(self, _result: None) -> None:
+        self._failures = 0
+        if self._keeping:
+            self._plan(self.freshness * AHEAD)
+
+    def _went_wrong(self, failure: Failure) -> None:
+        failure.trap(ConchError)
+        self._log.debug(
+            "no delta for {user}: {error}", user=self.user_id, error=failure.getErrorMessage()
+        )
+        if isinstance(failure.value, (NoMirror, SessionRevoked)):
+            self.rest()
+        elif self._keeping:
+            self._failures += 1
+            self._plan(min(BACK_OFF * 2.0 ** (self._failures - 1), MAX_BACK_OFF))

@@ -1,0 +1,269 @@
+"""A live mirror of what one user sees: what the sync stream told, with own changes over it.
+
+Every answer is as fresh as the bound promises, from tables that are whole, or an error.  What an
+album's folder shows has a revision, which is the validator of the albums given out.
+
+It must know nothing of SFTP or of HTTP, and of names no more than that some collide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from typing import Any
+
+from attrs import Factory, define, evolve, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from immich_conch.errors import NotFound
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.immich.model import Album, Asset
+from immich_conch.library import names
+from immich_conch.library.follower import Follower, Lend
+from immich_conch.library.gather import gather
+from immich_conch.library.overlay import Overlay
+from immich_conch.library.records import AssetRecord, raw_id, text_id
+from immich_conch.library.source import ISource
+from immich_conch.library.tables import Tables
+
+#: Assets above which a library is not mirrored (at some 700 bytes each).
+MAX_ASSETS = 500_000
+#: `GET /assets/{id}` side by side for the members of a name collision (2.x).
+CREATED_REQUESTS = 8
+
+
+@implementer(ISource)
+@define(eq=False)
+class Mirror:
+    """ISource over the sync stream.  `clock.seconds()` measures; `freshness` is in seconds.
+
+    Raises NoMirror, and MirrorTooLarge over `max_assets`, where the stream is of no use; from then
+    on at once, so the owner should ask a source of listings instead.
+    """
+
+    user_id: str
+    lend: Lend
+    clock: IReactorTime
+    freshness: float = 1.0
+    max_assets: int = MAX_ASSETS
+    _own: Overlay = Factory(Overlay)
+    _revisions: count[int] = Factory(partial(count, 1))
+    #: Revisions that own changes gave to albums.
+    _own_revisions: dict[str, int] = Factory(dict)
+    _follower: Follower = field(init=False, repr=False)
+    _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._follower = Follower(
+            user_id=self.user_id,
+            lend=self.lend,
+            clock=self.clock,
+            freshness=self.freshness,
+            max_assets=self.max_assets,
+            revisions=self._revisions,
+            settle=self._settle,
+        )
+
+    def keep_fresh(self) -> None:
+        """Take deltas ahead of their time from now on, so that nobody has to wait for one."""
+        self._follower.keep_fresh()
+
+    def rest(self) -> None:
+        """Take no more deltas but those that somebody waits for."""
+        self._follower.rest()
+
+    # -- answers --------------------------------------------------------------------------------
+
+    async def albums(self) -> list[Album]:
+        """All albums the user sees."""
+        tables = await self._follower.fresh()
+        found = [
+            self._shown(record.value(tables.user))
+            for record in tables.albums.values()
+            if text_id(record.id) not in self._own.albums
+        ]
+        found += [self._shown(album) for _, album in self._own.albums.items() if album is not None]
+        return found
+
+    async def assets(self, album: Album) -> list[Asset]:
+        """The whole content of an album; raises NotFound."""
+        return await self._with_created(self._content(await self._follower.fresh(), album.id))
+
+    async def asset(self, asset_id: str) -> Asset:
+        """One asset that the user owns or sees in an album; raises NotFound."""
+        record = (await self._follower.fresh()).assets.get(raw_id(asset_id))
+        if record is None:
+            raise NotFound
+        return record.value()
+
+    async def size(self, asset_id: str) -> int | None:
+        """What Immich says of an original whose size the stream did not tell."""
+        return await self._follower.ask(lambda immich: immich.size(asset_id))
+
+    async def notes(self, asset_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """Our metadata of those assets that have some."""
+        tables, own, found = await self._follower.fresh(), self._own.notes, {}
+        for asset_id in asset_ids:
+            if asset_id in own:
+                value = own.get(asset_id)
+            else:
+                value = tables.notes.get(raw_id(asset_id)) if tables.notes else None
+            if value is not None:
+                found[asset_id] = value
+        return found
+
+    async def created(self, asset_ids: Sequence[str]) -> Mapping[str, float]:
+        """When assets came into Immich, asked for once where the stream does not tell (2.x).
+
+        `assets` has done so for those that share a name of their own.  Whoever gives assets other
+        names asks for those that want the same one.  What is gone meanwhile is left out.
+        """
+        tables = await self._follower.fresh()
+        records = [tables.assets.get(raw_id(asset_id)) for asset_id in asset_ids]
+        await self._learn_created(record for record in records if record is not None)
+        return {
+            text_id(record.id): record.created
+            for record in records
+            if record is not None and record.created is not None
+        }
+
+    def _content(self, tables: Tables, album_id: str) -> list[Asset]:
+        record = tables.albums.get(raw_id(album_id))
+        own = self._own.of(album_id)
+        gone = album_id in self._own.albums and self._own.albums.get(album_id) is None
+        if gone or (record is None and album_id not in self._own.albums):
+            raise NotFound("This album does not exist any more.")
+        members: Iterable[AssetRecord] = () if record is None else record.members
+        if not own:
+            return [member.value() for member in members]
+        found = [member.value() for member in members if text_id(member.id) not in own]
+        return found + [asset for _, asset in own.items() if asset is not None]
+
+    def _shown(self, album: Album) -> Album:
+        """An album with the count and validator that own changes give it."""
+        revision = self._own_revisions.get(album.id)
+        if revision is None:
+            return album
+        tables = self._follower.tables
+        assert tables is not None
+        record = tables.albums.get(raw_id(album.id))
+        if record is not None:
+            revision = max(revision, record.revision)
+        content = record.count() if record is not None else 0
+        own = self._own.of(album.id)
+        for asset_id, asset in own.items():
+            told = tables.assets.get(raw_id(asset_id))
+            if record is not None and told is not None and told in record.members:
+                content -= told.listed
+            content += asset is not None and asset.listed
+        return evolve(album, asset_count=content, validator=(revision,))
+
+    # -- when assets came into Immich, which 2.x's stream does not tell ---------------------------
+
+    async def _with_created(self, assets: list[Asset]) -> list[Asset]:
+        unknown = [asset for asset in assets if not asset.created]
+        if not unknown:
+            return assets
+        rivals: dict[str, list[Asset]] = {}
+        for asset in assets:
+            if asset.listed:
+                key = names.fold(names.safe(asset.name), casefold=True)
+                rivals.setdefault(key, []).append(asset)
+        wanted = [a.id for group in rivals.values() if len(group) > 1 for a in group]
+        if not wanted:
+            return assets
+        created = await self.created(wanted)
+        return [
+            evolve(asset, created=created[asset.id])
+            if not asset.created and asset.id in created
+            else asset
+            for asset in assets
+        ]
+
+    async def _learn_created(self, records: Iterable[AssetRecord]) -> None:
+        unknown = [record for record in records if record.created is None]
+        if not unknown:
+            return
+
+        async def learn(record: AssetRecord) -> None:
+            def look(immich: IImmich) -> Awaitable[Asset]:
+                return immich.asset(text_id(record.id))
+
+            try:
+                record.created = (await self._follower.ask(look)).created
+            except NotFound:
+                self._log.debug("an asset left while its age was asked for")
+
+        await gather([partial(learn, record) for record in unknown], CREATED_REQUESTS)
+
+    # -- own changes, entered before they are answered --------------------------------------------
+
+    def changed(self, album_id: str, added: Sequence[Asset], removed: Sequence[str]) -> None:
+        """We added assets to an album or took some out."""
+        now = self.clock.seconds()
+        for asset_id in removed:
+            self._own.enter_members(album_id, asset_id, None, now)
+        for asset in added:
+            self._own.enter_members(album_id, asset.id, asset, now)
+        self._touch(album_id)
+
+    def album_changed(self, album: Album) -> None:
+        """We made, renamed or described an album."""
+        self._own.albums.enter(album.id, album, self.clock.seconds())
+        self._touch(album.id)
+
+    def album_gone(self, album_id: str) -> None:
+        """We deleted or left an album."""
+        self._own.albums.enter(album_id, None, self.clock.seconds())
+        self._touch(album_id)
+
+    def noted(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
+        """We wrote our metadata key, or with None removed it."""
+        self._own.notes.enter(asset_id, value, self.clock.seconds())
+        self._touch_albums_of(asset_id)
+
+    def _touch(self, album_id: str) -> None:
+        self._own_revisions[album_id] = next(self._revisions)
+
+    def _touch_albums_of(self, asset_id: str) -> None:
+        for album_id, own in self._own.members.items():
+            if asset_id in own:
+                self._touch(album_id)
+        tables = self._follower.tables
+        record = None if tables is None else tables.assets.get(raw_id(asset_id))
+        if tables is not None and record is not None:
+            tables.touch_asset(record)
+
+    def _settle(self, tables: Tables, began: float) -> None:
+        """Own changes that the tables have by now, or know better, lie over them no more."""
+
+        def same_album(album_id: str, album: Album | None) -> bool:
+            record = tables.albums.get(raw_id(album_id))
+            if record is None or album is None:
+                return record is None and album is None
+            return (record.name, record.description) == (album.name, album.description)
+
+        for album_id in self._own.albums.settle(began, same_album):
+            self._touch(album_id)
+        for album_id, layer in list(self._own.members.items()):
+            record = tables.albums.get(raw_id(album_id))
+            members = set() if record is None else record.members
+
+            def same_member(
+                asset_id: str, asset: Asset | None, members: set[AssetRecord] = members
+            ) -> bool:
+                told = tables.assets.get(raw_id(asset_id))
+                there = told is not None and told in members and told.listed
+                return there == (asset is not None and asset.listed)
+
+            if layer.settle(began, same_member):
+                self._touch(album_id)
+            if not len(layer):
+                del self._own.members[album_id]
+        for asset_id in self._own.notes.settle(
+            began, lambda asset_id, value: tables.notes.get(raw_id(asset_id)) == value
+        ):
+            self._touch_albums_of(asset_id)
