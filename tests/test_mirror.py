@@ -23,15 +23,10 @@ from immich_conch.demo import DemoImmich
 from immich_conch.demo.entities import User
 from immich_conch.errors import (
     ConchError,
-    MirrorTooLarge,
-    NoMirror,
-    NotFound,
-    SessionRevoked,
     Unreachable,
 )
 from immich_conch.immich.client import ImmichServer
 from immich_conch.immich.session import Session
-from immich_conch.library import follower
 from immich_conch.library.mirror import Mirror
 from immich_conch.library.tables import METADATA_KEY
 
