@@ -9,7 +9,7 @@ its last session for a while, so that names once shown stay as they were.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from attrs import Factory, define, field
@@ -24,6 +24,7 @@ from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
+from immich_conch.library.listing_source import ListingSource
 from immich_conch.library.tree import OVERWRITE_PERMISSIONS, Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
@@ -88,12 +89,17 @@ class Account:
     def tell(
         self,
         album_id: str,
-        added: Sequence[tuple[Asset, str | None]],
+        added: Sequence[Asset],
         removed: Sequence[str],
     ) -> None:
         """Enter an own change into every catalog of the user."""
         for shared in self.shared.values():
             shared.catalog.assets_changed(album_id, added, removed)
+
+    def noted(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
+        """Enter what is noted of an asset into every catalog of the user."""
+        for shared in self.shared.values():
+            shared.catalog.noted(asset_id, value)
 
     def tell_album(self, album_id: str, album: Album | None) -> None:
         """Enter an album made, renamed or (None) gone into every catalog of the user."""
@@ -173,6 +179,7 @@ class Accounts:
                 now=self.now,
                 in_thread=self.in_thread,
                 tell=lambda *change: self._accounts[user_id].tell(*change),
+                noted=lambda *note: self._accounts[user_id].noted(*note),
                 counters=self.counters,
                 syncer=self._syncer,
                 live=lambda: self._live(user_id),
@@ -191,7 +198,7 @@ class Accounts:
     def _new_shared(self) -> _Shared:
         sessions = _Sessions()
         catalog = Catalog(
-            sessions.ask,
+            ListingSource(sessions.ask),
             self.clock,
             freshness=self.settings.freshness,
             ignore_case=self.settings.ignore_case,
@@ -210,6 +217,7 @@ class Accounts:
             catalog=lease.catalog,
             pending=account.uploads,
             locks=account.uploads.locks,
+            notes=account.uploads.notes,
             tell=account.tell,
             tell_album=account.tell_album,
             read_only=self.settings.read_only,

@@ -12,28 +12,20 @@ It must know nothing of SFTP, of HTTP, or of uploads in flight.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any
 
 import attrs
 from attrs import Factory, define, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from immich_conch.errors import NotFound
-from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
-from immich_conch.library import names
+from immich_conch.library import metadata, names
 from immich_conch.library.gather import Shared, gather
-
-T = TypeVar("T")
-
-
-class Ask(Protocol):
-    """Runs work with a live session of the credential, which stays open as long as it runs."""
-
-    async def __call__(self, work: Callable[[IImmich], Awaitable[T]], /) -> T: ...
-
+from immich_conch.library.metadata import Link
+from immich_conch.library.source import ISource
 
 #: The word in an album's description that keeps it out of SFTP (from the original program).
 HIDING_WORD = "#nosync"
@@ -45,20 +37,30 @@ SIZE_RETRY = 60.0
 
 @frozen(eq=False)
 class File:
-    """An asset under the name its folder shows."""
+    """An asset under the name its folder shows; `link` is what it wants to be there."""
 
     name: str
     asset: Asset
+    link: Link
+
+    @property
+    def modified(self) -> int:
+        """The time it shows, in whole POSIX seconds."""
+        return self.link.time
 
 
 @define(eq=False)
 class Folder:
-    """The content of one album, by shown name; complete, or it would not exist."""
+    """The content of one album, by shown name; complete, or it would not exist.
+
+    One asset may be in it under several names.
+    """
 
     validator: tuple[object, ...]
     assets: dict[str, Asset]
     files: dict[str, File] = Factory(dict)
     by_key: dict[str, File] = Factory(dict)
+    by_asset: dict[str, tuple[File, ...]] = Factory(dict)
 
 
 @define(eq=False)
@@ -93,11 +95,11 @@ def is_hidden(album: Album) -> bool:
 class Catalog:
     """The albums and assets that one credential sees.
 
-    `ask` lends a live session of that credential, `clock.seconds()` is monotonic enough to
-    measure ages; `freshness` is in seconds.
+    `source` answers for that credential, `clock.seconds()` is monotonic enough to measure ages;
+    `freshness` is in seconds.
     """
 
-    ask: Ask
+    source: ISource
     clock: IReactorTime
     freshness: float = 2.0
     ignore_case: bool = False
@@ -106,8 +108,11 @@ class Catalog:
     _albums_refresh: Shared[_Albums] | None = field(default=None, init=False)
     _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
     _sizes: dict[str, tuple[float, int | None]] = Factory(dict)
-    #: Shown file names by album and asset.  A name once shown is not passed on to a sibling.
-    _pins: dict[str, dict[str, str]] = Factory(dict)
+    #: Shown file names by album, then by asset and the key of the link.  A name once shown is not
+    #: passed on to a sibling.
+    _pins: dict[str, dict[tuple[str, str], str]] = Factory(dict)
+    #: What is noted of assets, of those that have a note.
+    _values: dict[str, Mapping[str, Any]] = Factory(dict)
     #: (stored name, shown name) of albums as they were last shown.
     _album_pins: dict[str, tuple[str, str]] = Factory(dict)
     #: Own changes since a refresh under way began, applied again to what it brings: an answer
@@ -153,7 +158,7 @@ class Catalog:
 
     async def _refresh_albums(self) -> _Albums:
         at = self.clock.seconds()
-        albums = await self.ask(lambda immich: immich.albums())
+        albums = await self.source.albums()
         by_id: dict[str, Album] = {album.id: album for album in albums}
         for album_id, album in self._album_changes:
             if album is None:
@@ -213,7 +218,13 @@ class Catalog:
                 self._asset_changes.pop(album_id, None)
 
     async def _refresh_folder(self, album: Album) -> Folder:
-        assets = await self.ask(partial(self._content, album))
+        listing = await self.source.assets(album)
+        assets = {asset.id: asset for asset in listing if asset.listed}
+        assets = await self._with_sizes(assets)
+        # The last question: what is noted by us from here on is entered by `noted`.
+        values = await self.source.notes(list(assets))
+        for asset_id in assets:
+            self._remember(asset_id, values.get(asset_id))
         for change in self._asset_changes.get(album.id, ()):
             assets = change.apply(assets)
         folder = Folder(validator=album.validator, assets=assets)
@@ -221,12 +232,7 @@ class Catalog:
         self._folders[album.id] = folder
         return folder
 
-    async def _content(self, album: Album, immich: IImmich) -> dict[str, Asset]:
-        listing = await immich.assets(album)
-        assets = {asset.id: asset for asset in listing if asset.listed}
-        return await self._with_sizes(assets, immich)
-
-    async def _with_sizes(self, assets: dict[str, Asset], immich: IImmich) -> dict[str, Asset]:
+    async def _with_sizes(self, assets: dict[str, Asset]) -> dict[str, Asset]:
         """Fill in sizes that the listing did not tell (section 2: fetched, never guessed)."""
         missing = [asset for asset in assets.values() if asset.size is None]
         now = self.clock.seconds()
@@ -239,7 +245,7 @@ class Catalog:
 
             async def fetch(asset: Asset) -> None:
                 try:
-                    self._sizes[asset.id] = (now, await immich.size(asset.id))
+                    self._sizes[asset.id] = (now, await self.source.size(asset.id))
                 except NotFound:
                     self._sizes[asset.id] = (now, None)
 
@@ -248,25 +254,78 @@ class Catalog:
             assets[asset.id] = attrs.evolve(asset, size=self._sizes.get(asset.id, (0, None))[1])
         return assets
 
+    def _links(self, album_id: str, asset: Asset) -> tuple[Link, ...]:
+        return metadata.links(self._values.get(asset.id), album_id, asset)
+
     def _name(self, album_id: str, folder: Folder) -> None:
+        """Give all files of a folder their names."""
         pins = self._pins.get(album_id, {})
-        shown = names.assign(
-            (
-                names.Entry(
-                    id=asset.id,
-                    name=asset.name,
-                    created=asset.created,
-                    pinned=pins.get(asset.id),
-                )
-                for asset in folder.assets.values()
-            ),
-            casefold=self.ignore_case,
-        )
-        self._pins[album_id] = shown
-        folder.files = {
-            name: File(name, folder.assets[asset_id]) for asset_id, name in shown.items()
-        }
-        folder.by_key = {self.key(name): file for name, file in folder.files.items()}
+        wanted: dict[str, tuple[Asset, Link]] = {}
+        entries = []
+        for asset in folder.assets.values():
+            for number, link in enumerate(self._links(album_id, asset)):
+                entry_id = asset.id if not number else f"{asset.id}#{number}"
+                wanted[entry_id] = asset, link
+                pinned = pins.get((asset.id, link.key))
+                if not pins and link.name != asset.name:
+                    # A name that is noted was given by somebody: it comes before one that is not.
+                    pinned = link.name
+                entries.append(names.Entry(entry_id, link.name, asset.created, pinned))
+        shown = names.assign(entries, casefold=self.ignore_case)
+        self._pins[album_id] = {}
+        folder.files, folder.by_key, folder.by_asset = {}, {}, {}
+        for entry_id, name in shown.items():
+            self._show(album_id, folder, File(name, *wanted[entry_id]))
+
+    def _show(self, album_id: str, folder: Folder, file: File) -> None:
+        folder.files[file.name] = folder.by_key[self.key(file.name)] = file
+        folder.by_asset[file.asset.id] = (*folder.by_asset.get(file.asset.id, ()), file)
+        self._pins.setdefault(album_id, {})[file.asset.id, file.link.key] = file.name
+
+    def _hide(self, folder: Folder, asset_id: str) -> tuple[File, ...]:
+        """Take an asset's files out; siblings keep the names they were shown under."""
+        files = folder.by_asset.pop(asset_id, ())
+        for file in files:
+            folder.files.pop(file.name, None)
+            folder.by_key.pop(self.key(file.name), None)
+        return files
+
+    def _enter(self, album_id: str, folder: Folder, asset: Asset) -> bool:
+        """Show an asset as it is noted now; False where that takes more than its own names."""
+        pins = self._pins.setdefault(album_id, {})
+        links = self._links(album_id, asset)
+        for file in self._hide(folder, asset.id):
+            if all(link.key != file.link.key for link in links):
+                pins.pop((asset.id, file.link.key), None)
+        clash = False
+        for link in links:
+            name = pins.get((asset.id, link.key)) or names.safe(link.name)
+            if self.key(name) in folder.by_key:
+                clash = True
+                continue
+            self._show(album_id, folder, File(name, asset, link))
+        return not clash
+
+    async def siblings(self, album_id: str, name: str) -> list[File]:
+        """Files that would be called this if they were alone, and are shown under another name."""
+        key = self.key(name)
+        folder = await self.folder(album_id)
+        return [
+            file
+            for file in folder.files.values()
+            if file.name != file.link.name
+            and self.key(file.link.name) == key
+            and self.key(file.name) != key
+        ]
+
+    async def noted_in(self, album_id: str) -> list[Asset]:
+        """Assets of an album of which anything is noted for it."""
+        assets = (await self.folder(album_id)).assets
+        return [
+            asset
+            for asset in assets.values()
+            if metadata.noted(self._values.get(asset.id), album_id)
+        ]
 
     async def find_file(self, album_id: str, name: str) -> File | None:
         """The file shown under this name in an album, or None."""
@@ -277,6 +336,7 @@ class Catalog:
     def album_changed(self, album: Album) -> None:
         """An album was made, renamed or described by us."""
         self._note_album(album.id, album)
+        self.source.album_changed(album)
         if self._albums is not None:
             by_id = {**self._albums.by_id, album.id: album}
             self._albums = self._named(self._albums.at, by_id)
@@ -284,6 +344,7 @@ class Catalog:
     def album_gone(self, album_id: str) -> None:
         """An album was deleted or left by us."""
         self._note_album(album_id, None)
+        self.source.album_gone(album_id)
         if self._albums is not None and album_id in self._albums.by_id:
             by_id = {key: album for key, album in self._albums.by_id.items() if key != album_id}
             self._albums = self._named(self._albums.at, by_id)
@@ -294,41 +355,44 @@ class Catalog:
             self._album_changes.append((album_id, album))
 
     def assets_changed(
-        self,
-        album_id: str,
-        added: Sequence[tuple[Asset, str | None]] = (),
-        removed: Sequence[str] = (),
+        self, album_id: str, added: Sequence[Asset] = (), removed: Sequence[str] = ()
     ) -> None:
-        """Assets were added to or taken out of an album by us.
-
-        With each added asset goes the name it is shown under from now on, or None for its own.
-        """
+        """Assets were added to or taken out of an album by us; what is noted of them is known."""
         if album_id in self._asset_changes:
-            change = _Change(tuple(asset for asset, _ in added), tuple(removed))
-            self._asset_changes[album_id].append(change)
+            self._asset_changes[album_id].append(_Change(tuple(added), tuple(removed)))
+        self.source.changed(album_id, added, removed)
         pins = self._pins.setdefault(album_id, {})
         folder = self._folders.get(album_id)
+        if folder is None:
+            return
         for asset_id in removed:
-            name = pins.pop(asset_id, None)
-            if folder is None or name is None or folder.assets.pop(asset_id, None) is None:
-                continue
-            # Siblings keep the names they were shown under, so nothing else changes.
-            folder.files.pop(name, None)
-            folder.by_key.pop(self.key(name), None)
-        clash = False
-        for asset, name in added:
-            if name is not None:
-                pins[asset.id] = name
-            if folder is None or not asset.listed:
-                continue
-            clash = clash or asset.id in folder.assets
-            folder.assets[asset.id] = asset
-            if name is None or self.key(name) in folder.by_key:
-                clash = True
-            else:
-                folder.files[name] = folder.by_key[self.key(name)] = File(name, asset)
-        if clash and folder is not None:
+            folder.assets.pop(asset_id, None)
+            for file in self._hide(folder, asset_id):
+                pins.pop((asset_id, file.link.key), None)
+        alone = True
+        for asset in added:
+            if asset.listed:
+                folder.assets[asset.id] = asset
+                alone = self._enter(album_id, folder, asset) and alone
+        if not alone:
             self._name(album_id, folder)
+
+    def noted(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
+        """What is noted of an asset was read or written by us."""
+        self.source.noted(asset_id, value)
+        if self._values.get(asset_id) == value:
+            return
+        self._remember(asset_id, value)
+        for album_id, folder in self._folders.items():
+            asset = folder.assets.get(asset_id)
+            if asset is not None and not self._enter(album_id, folder, asset):
+                self._name(album_id, folder)
+
+    def _remember(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
+        if value is None:
+            self._values.pop(asset_id, None)
+        else:
+            self._values[asset_id] = value
 
     def stale(self) -> None:
         """Whatever is known may be wrong: ask Immich at the next look."""

@@ -41,8 +41,11 @@ class IPending(Interface):
     def in_album(album_id: str) -> Iterable[IPendingFile]:
         """All files in flight of an album."""
 
-    def hidden_assets(album_id: str) -> Iterable[str]:
-        """Ids of assets not to be shown: files in flight stand for them, or they are removed."""
+    def hidden(album_id: str) -> Iterable[tuple[str, str]]:
+        """Ids of assets with folded names under which they are not to be shown.
+
+        Files in flight stand for them, or they are removed.
+        """
 
     async def hold_removal(immich: IImmich, album: Album, file: File) -> bool:
         """Take over a session's removal because a RENAME may follow; whether it was taken over.
@@ -59,8 +62,11 @@ class IPending(Interface):
     def may_leave(album_id: str) -> None:
         """Raise NotEmpty while uploads into an album are on their way."""
 
-    async def set_time(file: Any, time: float) -> None:
-        """The client told a time (POSIX seconds); raises what the commit raised, if one came."""
+    async def set_time(file: Any, time: float) -> bool:
+        """The client told a time (POSIX seconds); raises what the commit raised, if one came.
+
+        False: it is in Immich by now, look again.
+        """
 
     async def rename(file: Any, album: Album, name: str, replaces: str | None = None) -> bool:
         """Give a file in flight another place; raises what the commit raised, if one came.

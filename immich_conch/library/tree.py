@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from immich_conch.errors import (
     AlreadyExists,
+    ConchError,
     Denied,
     MissingPermission,
     NotFound,
@@ -23,9 +24,10 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
-from immich_conch.library import names
+from immich_conch.library import metadata, names
 from immich_conch.library.catalog import Catalog, File, is_hidden
 from immich_conch.library.locks import Locks
+from immich_conch.library.metadata import Link
 from immich_conch.library.nodes import (
     AlbumNode,
     FileNode,
@@ -36,15 +38,24 @@ from immich_conch.library.nodes import (
     asset_key,
     clamp_time,
 )
+from immich_conch.library.notes import Notes
 from immich_conch.library.paths import Path
 from immich_conch.library.pending import IPending
-from immich_conch.library.removal import link, may_delete, remove_asset, unlink
+from immich_conch.library.removal import link, may_delete, unlink
 
 #: What a key must be allowed for an overwrite, besides the upload: without one of these the new
 #: asset would be in the album and the old one could not leave it.
 OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
 
-Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
+Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
+
+
+#: What became of an asset that lost a name, for the log.
+_FATES = {
+    True: "to Immich's trash",
+    False: "out of this album only",
+    None: "this name only",
+}
 
 
 @define(eq=False)
@@ -59,6 +70,7 @@ class Tree:
     catalog: Catalog
     pending: IPending
     locks: Locks
+    notes: Notes
     tell: Tell
     tell_album: Callable[[str, Album | None], None]
     read_only: bool = False
@@ -89,9 +101,13 @@ class Tree:
         pending = self.pending.find(album.id, path.name)
         if pending is not None:
             return PendingNode(album, pending)
-        if file is None or file.asset.id in self.pending.hidden_assets(album.id):
+        if file is None or self._is_gone(album, file):
             return None
         return FileNode(album, file)
+
+    def _is_gone(self, album: Album, file: File) -> bool:
+        """Whether a file is removed already, or an upload still stands for it."""
+        return _hidden(set(self.pending.hidden(album.id)), file)
 
     async def resolve(self, path: Path) -> Node:
         """What is at a path; raises NotFound or Denied."""
@@ -140,8 +156,7 @@ class Tree:
         mode = stat.S_IFREG | (0o644 if writable else 0o444)
         if isinstance(node, PendingNode):
             return Info(mode, node.pending.size, clamp_time(node.pending.modified))
-        asset = node.file.asset
-        return Info(mode, asset.size, clamp_time(asset.modified))
+        return Info(mode, node.file.asset.size, clamp_time(node.file.modified))
 
     async def list(self, path: Path) -> list[tuple[str, Info]]:
         """A folder's entries; complete or an error (rule 2)."""
@@ -157,11 +172,11 @@ class Tree:
         album = node.album
         folder = await self.catalog.folder(album.id)
         waiting = {self.catalog.key(file.name): file for file in self.pending.in_album(album.id)}
-        hidden = set(self.pending.hidden_assets(album.id))
+        hidden = set(self.pending.hidden(album.id))
         entries = [
             (name, self.info(FileNode(album, file)))
             for name, file in folder.files.items()
-            if file.asset.id not in hidden and self.catalog.key(name) not in waiting
+            if not _hidden(hidden, file) and self.catalog.key(name) not in waiting
         ]
         entries.extend(
             (file.name, self.info(PendingNode(album, file))) for file in waiting.values()
@@ -238,8 +253,11 @@ class Tree:
         self.pending.may_leave(album.id)
         # What was removed has to go by the delete rule, which needs the album.
         await self.pending.finish_removals(album.id)
+        noted: list[Asset] = []
         try:
             if album.role == "owner":
+                if album.asset_count:
+                    noted = await self.catalog.noted_in(album.id)
                 await self.immich.delete_album(album.id)
             else:
                 await self.immich.leave_album(album.id)
@@ -247,12 +265,24 @@ class Tree:
             self.catalog.stale()
             raise
         self.tell_album(album.id, None)
+        for asset in noted:
+            await self._forget_album(album.id, asset)
         self._log.info(
             "user {user} {did} album {name!r}",
             user=self.immich.user.email,
             did="deleted" if album.role == "owner" else "left",
             name=album.name,
         )
+
+    async def _forget_album(self, album_id: str, asset: Asset) -> None:
+        """Leave no note of an album that is gone; one that stays has no effect any more."""
+        async with self.locks.hold(asset_key(asset)):
+            try:
+                before = await self.notes.read(self.immich, asset)
+            except ConchError as error:
+                self._log.warn("a note stays on asset {id}: {why}", id=asset.id, why=error.text)
+            else:
+                await self.notes.forget(self.immich, album_id, asset, before)
 
     async def remove(self, path: Path) -> None:
         """Remove a file by the delete rule (section 7)."""
@@ -279,7 +309,7 @@ class Tree:
             file = file if file is not None and file.asset.id in seen else None
         else:
             file = node.file
-        if file is not None and file.asset.id not in self.pending.hidden_assets(node.album.id):
+        if file is not None and not self._is_gone(node.album, file):
             await self._remove_file(node.album, file)
 
     async def _remove_file(self, album: Album, file: File) -> None:
@@ -288,22 +318,28 @@ class Tree:
             may_delete(await self.immich.server.trash_enabled(), self.final_delete)
             if await self.pending.hold_removal(self.immich, album, file):
                 return
-        await self._remove_asset(album, file)
+        await self._remove_link(album, file)
 
-    async def _remove_asset(self, album: Album, file: File) -> None:
+    async def _remove_link(self, album: Album, file: File, heir: Asset | None = None) -> None:
+        """Remove a file by the delete rule; `heir` is who wants its name."""
         asset = file.asset
         async with self.locks.hold(asset_key(asset)):
-            trashed = await remove_asset(
-                self.immich, album.id, asset, final_delete=self.final_delete
+            trashed = await self.notes.drop(
+                self.immich, album.id, asset, file.link.name, final_delete=self.final_delete
             )
-            self.tell(album.id, [], [asset.id])
+            if trashed is not None:
+                self.tell(album.id, [], [asset.id])
+        if heir is not None:
+            # The name is free only now: the heir is named once more.
+            self.tell(album.id, [heir], [heir.id])
+        await self.notes.pin_siblings(self.immich, self.catalog, album.id, file.name)
         self._log.info(
             "user {user} removed {name!r} from album {album!r}, asset {asset}: {what}",
             user=self.immich.user.email,
             name=file.name,
             album=album.name,
             asset=asset.id,
-            what="to Immich's trash" if trashed else "out of this album only",
+            what=_FATES[trashed],
         )
 
     async def rename(self, source: Path, target: Path, replace: bool = False) -> None:
@@ -354,32 +390,86 @@ class Tree:
             self.tell_album(album.id, changed)
 
     async def _move(self, node: FileNode, album: Album, name: str, existing: Node | None) -> None:
-        """Move a committed file to another album: added there first, removed here after."""
-        asset = node.file.asset
-        if album.id == node.album.id or names.fold(name) != names.fold(asset.name):
-            raise Unsupported("Immich cannot give another name to a file that it has.")
+        """Give a committed file another name, another album, or both.
+
+        In another album it is added first, and removed here after.
+        """
         if isinstance(existing, PendingNode):
             raise AlreadyExists("An upload of this name is still on its way.")
         await self.pending.finish_removals(album.id, name)
         replaced = existing.file if isinstance(existing, FileNode) else None
-        if replaced is not None and replaced.asset.id != asset.id:
+        if replaced is not None and replaced.asset.id == node.file.asset.id:
+            replaced = None
+        if replaced is not None:
             await self.may_overwrite(replaced.asset)
-        async with self.locks.hold(asset_key(asset)):
-            await link(self.immich, album.id, asset.id)
-            if replaced is None:
-                self.tell(album.id, [(asset, name)], [])
-            await unlink(self.immich, node.album.id, asset.id)
-            self.tell(node.album.id, [], [asset.id])
-        if replaced is not None and replaced.asset.id != asset.id:
-            await self._remove_asset(album, replaced)
-            self.tell(album.id, [(asset, name)], [])
+        async with self.locks.hold(asset_key(node.file.asset)):
+            if album.id == node.album.id:
+                await self._rename_here(node, name)
+            else:
+                await self._move_there(node, album, name)
+        if replaced is not None:
+            await self._remove_link(album, replaced, node.file.asset)
+        await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)
+
+    async def _rename_here(self, node: FileNode, name: str) -> None:
+        asset, album_id = node.file.asset, node.album.id
+        before = await self.notes.read(self.immich, asset)
+        links = metadata.links(before, album_id, asset)
+        if metadata.find(links, node.file.link.name) is None:
+            raise NotFound
+        links = metadata.renamed(links, node.file.link.name, Link(name, node.file.link.time))
+        after = metadata.with_links(before, album_id, asset, links)
+        await self.notes.write(self.immich, asset, before, after)
+
+    async def _move_there(self, node: FileNode, album: Album, name: str) -> None:
+        asset, old = node.file.asset, node.album.id
+        before = await self.notes.read(self.immich, asset)
+        here = metadata.links(before, old, asset)
+        if metadata.find(here, node.file.link.name) is None:
+            raise NotFound
+        there = await self._links_in(album, asset, before)
+        there = metadata.added(there, Link(name, node.file.link.time))
+        after = metadata.with_links(before, album.id, asset, there)
+        rest = metadata.removed(here, node.file.link.name)
+        # Noted first: it is never shown under a name that nobody gave it.
+        await self.notes.write(self.immich, asset, before, after)
+        await link(self.immich, album.id, asset.id)
+        self.tell(album.id, [asset], [])
+        if rest:
+            last = metadata.with_links(after, old, asset, rest)
+            await self.notes.write(self.immich, asset, after, last)
+            return
+        await unlink(self.immich, old, asset.id)
+        self.tell(old, [], [asset.id])
+        await self.notes.forget(self.immich, old, asset, after)
+
+    async def _links_in(
+        self, album: Album, asset: Asset, value: metadata.Value | None
+    ) -> tuple[Link, ...]:
+        """The links that an asset has in an album; none where it is not in it."""
+        folder = await self.catalog.folder(album.id)
+        return metadata.links(value, album.id, asset) if asset.id in folder.assets else ()
 
     async def set_time(self, path: Path, time: float) -> None:
-        """A time set by path: counts for an upload in flight, has no effect on a committed file.
+        """A time set by path: settles an upload in flight, is noted for a committed file.
 
-        Raises NotFound, and what the commit raised if this settled an upload.
+        Without effect where it cannot be kept.  Raises NotFound, and what the commit raised if
+        this settled an upload.
         """
         node = await self.resolve(path)
         if isinstance(node, PendingNode):
             self._writable()
-            await self.pending.set_time(node.pending, time)
+            if await self.pending.set_time(node.pending, time):
+                return
+            # It came into Immich while we waited: it is a file there.
+            node = await self.resolve(path)
+        if isinstance(node, FileNode) and not self.read_only and node.album.role != "viewer":
+            await self.notes.retime(self.immich, node.album.id, node.file, time)
+
+
+def _hidden(hidden: set[tuple[str, str]], file: File) -> bool:
+    """Whether a file is not to be shown, by its name or by the one it wants."""
+    if not hidden:
+        return False
+    asset_id = file.asset.id
+    return (asset_id, names.fold(file.name)) in hidden or (asset_id, file.link.key) in hidden

@@ -7,9 +7,9 @@ checksum; nothing in here waits for a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
@@ -36,21 +36,25 @@ class Content:
     overlap: Overlap | None = None
 
 
-async def check_content(immich: IImmich, size: int, checksum: bytes, waiting: int = 0) -> None:
-    """What CLOSE can check before it promises anything.
+async def check_content(
+    immich: IImmich, size: int, checksum: bytes, waiting: int = 0
+) -> Asset | None:
+    """What CLOSE can check before it promises anything; the asset that has these bytes already.
 
     `waiting` are bytes of sealed uploads that the quota must still take.  Raises Denied (locked
     folder), Refused (hidden motion part), QuotaExceeded, Unreachable.
     """
     known = (await immich.check([checksum]))[0]
     if known is not None:
-        _can_be_shown(await immich.asset(known.asset_id))
-        return
+        asset = await immich.asset(known.asset_id)
+        _can_be_shown(asset)
+        return asset
     if immich.user.quota_size is None:
-        return
+        return None
     user = await immich.me()
     if user.quota_size is not None and (user.quota_used or 0) + waiting + size > user.quota_size:
         raise QuotaExceeded
+    return None
 
 
 def _can_be_shown(asset: Asset) -> None:
@@ -63,14 +67,17 @@ def _can_be_shown(asset: Asset) -> None:
 
 @define(eq=False)
 class Commit:
-    """One run of a commit.  `landed` hears of the asset before the album is touched."""
+    """One run of a commit.  `landed` is done with the asset before the album is touched.
+
+    It is told whether the asset is a new one, of which nothing can be noted yet.
+    """
 
     immich: IImmich
     content: Content
     album_id: str | None
-    landed: Callable[[Asset], None]
+    landed: Callable[[Asset, bool], Awaitable[None]]
     #: The asset that this run's upload made.
-    _made: str | None = None
+    _made: str | None = field(default=None, init=False)
 
     _log = Logger()
 
@@ -83,7 +90,7 @@ class Commit:
                 await self.immich.trash([asset_id])
             raise Unreachable("Immich received other bytes than were sent; they are sent again.")
         _can_be_shown(asset)
-        self.landed(asset)
+        await self.landed(asset, self._made == asset_id)
         if asset.trashed:
             await self._leave_other_albums(asset_id)
         for _ in range(RESTORES):

@@ -26,6 +26,7 @@ from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.gather import gather
 from immich_conch.library.locks import Locks
+from immich_conch.library.notes import Noted, Notes
 from immich_conch.transfer.landing import Landing
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.places import Places
@@ -53,7 +54,7 @@ class Threads(Protocol):
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
 
-Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
+Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
 
 
 @define(eq=False)
@@ -70,6 +71,8 @@ class Commits:
     now: Callable[[], float]
     in_thread: Threads
     tell: Tell
+    #: Enters what is noted of an asset into every catalog of the user.
+    noted: Noted
     counters: Counters
     #: Syncs of all users go through one queue.
     syncer: Syncer
@@ -86,10 +89,12 @@ class Commits:
     random: Callable[[], float] = random.random
     locks: Locks = field(factory=Locks)
     _places: Places = Factory(lambda self: Places(self.ignore_case), takes_self=True)
+    notes: Notes = Factory(lambda self: Notes(self.locks, self.noted), takes_self=True)
     _landing: Landing = Factory(
         lambda self: Landing(
             self.locks,
-            lambda album_id, asset_id: self.removals.landed(album_id, [asset_id]),
+            self.notes,
+            lambda album_id, name, asset_id: self.removals.landed(album_id, name, [asset_id]),
             self.final_delete,
         ),
         takes_self=True,
@@ -101,6 +106,7 @@ class Commits:
             clock=self.clock,
             in_thread=self.in_thread,
             locks=self.locks,
+            notes=self.notes,
             tell=self.tell,
             live=self.live,
             taken=lambda album_id, name: self._places.find(album_id, name) is not None,
@@ -358,9 +364,15 @@ class Commits:
             landed = await self.with_session(upload, partial(self._landing.run, upload))
             if landed.in_album:
                 self._now_there(upload, landed.asset)
-                gone = [landed.replaced.id] if landed.replaced is not None else []
-                self.tell(upload.album_id, [(landed.asset, landed.shown)], gone)
-                self.removals.landed(upload.album_id, gone)
+                replaced = [landed.replaced.id] if landed.replaced is not None else []
+                gone = replaced if landed.left else []
+                if replaced:
+                    # Whoever had the name is gone only now: the asset is named once more.
+                    gone = [*gone, landed.asset.id]
+                self.tell(upload.album_id, [landed.asset], gone)
+                if replaced:
+                    await self.with_session(upload, partial(self._pin_siblings, upload))
+                self.removals.landed(upload.album_id, upload.name, replaced)
             upload.go(State.COMMITTED)
             self._supersede(upload)
             self._discard(upload)
@@ -372,6 +384,10 @@ class Commits:
             size=landed.asset.size,
             asset=landed.asset.id,
         )
+
+    async def _pin_siblings(self, upload: Upload, lease: Lease) -> None:
+        """The name was freed and taken again: what also wants it keeps what it is shown as."""
+        await self.notes.pin_siblings(lease.immich, lease.catalog, upload.album_id, upload.name)
 
     def _now_there(self, upload: Upload, asset: Asset) -> None:
         """Uploads that were begun over this one overwrite what has become of it."""

@@ -12,12 +12,14 @@ import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from immich_conch.errors import NotFound
+from immich_conch.errors import NotFound, Refused, Unsupported
 from immich_conch.immich.model import Asset
-from immich_conch.library import names
+from immich_conch.library import metadata, names
+from immich_conch.library.catalog import File
 from immich_conch.library.locks import Locks
+from immich_conch.library.metadata import Link
 from immich_conch.library.nodes import asset_key
-from immich_conch.library.removal import remove_asset
+from immich_conch.library.notes import Notes
 from immich_conch.transfer.commit import Commit, Content, carry_over
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upload import Upload
@@ -34,13 +36,27 @@ def _place(upload: Upload) -> tuple[str, str]:
 class Landed:
     """An upload that is in Immich: in its album or, where that is gone, without one.
 
-    `shown` is the name it is shown under, or None for its own; `replaced` left the album for it.
+    `replaced` lost the upload's name for it, and `left` the album if that was its only one.
     """
 
     asset: Asset
     in_album: bool
-    shown: str | None = None
     replaced: Asset | None = None
+    left: bool = False
+
+
+def wanted_link(upload: Upload, asset: Asset, file: File | None) -> Link:
+    """How known bytes are to be shown for an upload: as the client named it, at the client's time.
+
+    `file` is what has the name now.  If that are these bytes their name stays what it is; and a
+    client that told no time leaves the time they have.
+    """
+    link = metadata.own_link(asset)
+    if file is not None and file.asset.id == asset.id:
+        link = file.link
+    elif names.fold(link.name) != names.fold(upload.name):
+        link = Link(upload.name, link.time)
+    return link if upload.time is None else Link(link.name, metadata.whole(upload.time))
 
 
 @define(eq=False)
@@ -48,8 +64,9 @@ class Landing:
     """Brings uploads into Immich.  Callers hold the lock of the upload's place."""
 
     locks: Locks
+    notes: Notes
     #: Hears, while nobody else can touch the asset, that it is in an album now.
-    landed: Callable[[str, str], None]
+    landed: Callable[[str, str, str], None]
     final_delete: bool = False
     #: What own uploads have put under which names, for the next upload under the same name.
     _made: dict[tuple[str, str], str] = field(factory=dict)
@@ -61,33 +78,30 @@ class Landing:
         async with self.locks.hold(("sha1", upload.checksum)):
             asset, in_album = await self._into_immich(upload, lease)
             if in_album:
-                self.landed(upload.album_id, asset.id)
+                self.landed(upload.album_id, upload.name, asset.id)
         if asset.size is None:
             asset = attrs.evolve(asset, size=upload.file.size)
         if not in_album:
             return Landed(asset, in_album=False)
-        replaced, free = await self._replace(upload, lease, asset)
-        shown: str | None = upload.name
-        if names.fold(asset.name) != names.fold(upload.name):
-            shown = None
-            self._log.info(
-                "Immich has the bytes of {name!r} under the name {known!r} already",
-                name=upload.name,
-                known=asset.name,
-            )
-        if free and shown is not None:
+        landed, free = await self._replace(upload, lease, asset)
+        if free:
             self._made[_place(upload)] = asset.id
             while len(self._made) > MADE_KEPT:
                 del self._made[next(iter(self._made))]
-        return Landed(asset, True, shown if free else None, replaced)
+        return landed
 
     async def _into_immich(self, upload: Upload, lease: Lease) -> tuple[Asset, bool]:
         """The asset, and whether its album still exists."""
+        immich = lease.immich
 
-        def landed(asset: Asset) -> None:
-            # Known bytes under another name are a file of their own: it stays in sight.
-            if names.fold(asset.name) == names.fold(upload.name):
+        async def landed(asset: Asset, new: bool) -> None:
+            if new or await self._note(upload, lease, asset):
                 upload.asset_id = asset.id
+            if new:
+                self.notes.noted(asset.id, None)
+
+        async def alone(asset: Asset, new: bool) -> None:
+            upload.asset_id = asset.id
 
         content = Content(
             name=upload.name,
@@ -97,7 +111,6 @@ class Landing:
             body=upload.body,
             overlap=upload.overlap,
         )
-        immich = lease.immich
         try:
             return await Commit(immich, content, upload.album_id, landed).run(), True
         except NotFound:
@@ -108,13 +121,38 @@ class Landing:
                     "the album of {name!r} is gone; the file is in Immich without an album",
                     name=upload.name,
                 )
-                return await Commit(immich, content, None, landed).run(), False
+                return await Commit(immich, content, None, alone).run(), False
             raise
 
-    async def _replace(
-        self, upload: Upload, lease: Lease, asset: Asset
-    ) -> tuple[Asset | None, bool]:
-        """Let the asset that had the name leave; it, and whether the name is free now.
+    async def _note(self, upload: Upload, lease: Lease, asset: Asset) -> bool:
+        """Note how known bytes are to be shown, before the album holds them.
+
+        So they are never seen there under a name that nobody gave them.  The caller holds the
+        lock of the bytes.
+        """
+        immich, album_id = lease.immich, upload.album_id
+        before = await self.notes.read(immich, asset)
+        folder = await lease.catalog.folder(album_id)
+        here = asset.id in folder.assets and not asset.trashed
+        links = metadata.links(before, album_id, asset) if here else ()
+        file = folder.by_key.get(lease.catalog.key(upload.name)) if here else None
+        wanted = wanted_link(upload, asset, file)
+        after = metadata.with_links(before, album_id, asset, metadata.added(links, wanted))
+        try:
+            await self.notes.write(immich, asset, before, after)
+        except Unsupported as error:
+            known = links or (metadata.own_link(asset),)
+            if metadata.find(known, wanted.name) is None:
+                raise Refused(
+                    f"Immich has these bytes as {asset.name!r}, and another name for them "
+                    "cannot be kept here."
+                ) from error
+            # A time that cannot be kept has no effect (section 6).
+            self._log.info("the time of {name!r} cannot be kept", name=upload.name)
+        return True
+
+    async def _replace(self, upload: Upload, lease: Lease, asset: Asset) -> tuple[Landed, bool]:
+        """Let the asset that had the name lose it; what came of it, and whether the name is free.
 
         What got the name from elsewhere since the client took it, on another device say, stays
         and keeps it: the client never saw that file, so it cannot have meant to overwrite it.
@@ -122,15 +160,20 @@ class Landing:
         album_id = upload.album_id
         file = await lease.catalog.find_file(album_id, upload.name)
         if file is None or file.asset.id == asset.id:
-            return None, True
+            return Landed(asset, True), True
         old = file.asset
         meant = old.id in (upload.replaces, self._made.get(_place(upload)))
         if not meant or old.owner_id != lease.immich.user.id:
-            return None, False
+            return Landed(asset, True), False
         try:
             await carry_over(lease.immich, await lease.immich.asset(old.id), asset)
         except NotFound:
-            return old, True  # gone by another hand
-        async with self.locks.hold(asset_key(old)):
-            await remove_asset(lease.immich, album_id, old, final_delete=self.final_delete)
-        return old, True
+            return Landed(asset, True, old, left=True), True  # gone by another hand
+        try:
+            async with self.locks.hold(asset_key(old)):
+                trashed = await self.notes.drop(
+                    lease.immich, album_id, old, file.link.name, final_delete=self.final_delete
+                )
+        except NotFound:
+            trashed = None  # it has another name meanwhile
+        return Landed(asset, True, old, left=trashed is not None), True

@@ -21,9 +21,10 @@ from twisted.python.failure import Failure
 from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
+from immich_conch.library.catalog import File
 from immich_conch.library.locks import Locks
 from immich_conch.library.nodes import asset_key
-from immich_conch.library.removal import remove_asset
+from immich_conch.library.notes import Notes
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Spool
 
@@ -32,7 +33,7 @@ RETRY = 30.0
 #: What a session must be allowed for a removal to be held back on its behalf.
 PERMISSIONS = ("asset.delete", "albumAsset.delete")
 
-Tell = Callable[[str, Sequence[tuple[Asset, str | None]], Sequence[str]], None]
+Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
 
 
 @define(eq=False)
@@ -43,6 +44,8 @@ class _Held:
     album_id: str
     name: str
     asset_id: str
+    #: The name that the asset wants there; `name` is the one it was shown under.
+    link: str
     lease: Lease | None
     timer: IDelayedCall | None = None
     #: Whether it is being carried out.
@@ -62,6 +65,7 @@ class Removals:
     clock: IReactorTime
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
     locks: Locks
+    notes: Notes
     tell: Tell
     live: Callable[[], Lease | None]
     taken: Callable[[str, str], bool]
@@ -74,9 +78,11 @@ class Removals:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hidden(self, album_id: str) -> Iterator[str]:
-        """Assets whose names are gone from an album already."""
-        return (held.asset_id for held in list(self._held.values()) if held.album_id == album_id)
+    def hidden(self, album_id: str) -> Iterator[tuple[str, str]]:
+        """Assets and the folded names of theirs that are gone from an album already."""
+        for held in list(self._held.values()):
+            if held.album_id == album_id:
+                yield held.asset_id, names.fold(held.name)
 
     def may(self, lease: Lease) -> bool:
         """Whether a session could carry a removal out later on."""
@@ -89,15 +95,17 @@ class Removals:
                 return held.asset_id
         return None
 
-    async def hold(self, lease: Lease, album_id: str, name: str, asset: Asset) -> None:
+    async def hold(self, lease: Lease, album_id: str, file: File) -> None:
         """Journal a removal and let it wait; raises NoSpace or Refused."""
-        held = _Held(self.spool.random_id(), album_id, name, asset.id, lease.hold())
+        name, link = file.name, file.link.name
+        held = _Held(self.spool.random_id(), album_id, name, file.asset.id, link, lease.hold())
         entry = {
             "kind": "removal",
             "user": self.user_id,
             "album": album_id,
             "name": name,
-            "asset": asset.id,
+            "asset": file.asset.id,
+            "link": link,
         }
         try:
             await self.in_thread(partial(self.spool.note, held.id, entry))
@@ -110,7 +118,12 @@ class Removals:
     def found(self, entry: Mapping[str, Any]) -> None:
         """A removal of an earlier run; it waits for a session."""
         self._held[entry["id"]] = _Held(
-            entry["id"], entry["album"], entry["name"], entry["asset"], None
+            entry["id"],
+            entry["album"],
+            entry["name"],
+            entry["asset"],
+            entry.get("link", entry["name"]),
+            None,
         )
 
     def welcome(self) -> None:
@@ -119,10 +132,11 @@ class Removals:
             if held.timer is None and not held.busy:
                 self._arm(held, self.pause)
 
-    def landed(self, album_id: str, asset_ids: Sequence[str]) -> None:
+    def landed(self, album_id: str, name: str, asset_ids: Sequence[str]) -> None:
         """An upload took an asset's place, or brought its bytes back: its removal is over."""
         for held in list(self._held.values()):
-            if held.album_id == album_id and held.asset_id in asset_ids:
+            same = held.album_id == album_id and names.fold(held.name) == names.fold(name)
+            if same and held.asset_id in asset_ids:
                 self._over(held)
 
     async def finish(self, album_id: str, name: str | None = None) -> bool:
@@ -206,9 +220,14 @@ class Removals:
         try:
             asset = await immich.asset(held.asset_id)
             async with self.locks.hold(asset_key(asset)):
-                if held.id in self._held:
-                    await remove_asset(immich, held.album_id, asset, final_delete=self.final_delete)
+                if held.id not in self._held:
+                    return  # an upload brought the same bytes back
+                trashed = await self.notes.drop(
+                    immich, held.album_id, asset, held.link, final_delete=self.final_delete
+                )
+                if trashed is not None:
                     self.tell(held.album_id, [], [asset.id])
+            await self.notes.pin_siblings(immich, lease.catalog, held.album_id, held.name)
         except NotFound:
             self.tell(held.album_id, [], [held.asset_id])
 

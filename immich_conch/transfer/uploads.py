@@ -30,6 +30,7 @@ from immich_conch.library.catalog import File
 from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
 from immich_conch.transfer.commits import WAITING
+from immich_conch.transfer.landing import wanted_link
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upkeep import Upkeep
 from immich_conch.transfer.upload import Base, State, Upload
@@ -61,12 +62,12 @@ class Uploads(Upkeep):
         """The upload to exactly this name that was cut off, if one is kept."""
         return self._places.partial(album_id, name)
 
-    def hidden_assets(self, album_id: str) -> Iterator[str]:
-        """Assets that are removed already, or made by a commit and not yet in the catalog."""
+    def hidden(self, album_id: str) -> Iterator[tuple[str, str]]:
+        """Names of assets that are removed, or made by a commit and not yet in the catalog."""
         yield from self.removals.hidden(album_id)
         for upload in self._places:
             if upload.album_id == album_id and upload.asset_id is not None:
-                yield upload.asset_id
+                yield upload.asset_id, names.fold(upload.name)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -183,14 +184,25 @@ class Uploads(Upkeep):
                 if upload.base is None or upload.changed:
                     await self._whole(upload)
                     return
+                lease = self.lease_of(upload).hold()
                 self._drop(upload)
             except BaseException:
                 self._drop(upload)
                 raise
         # Nothing was written: at most the time of what lies under it changes.
+        try:
+            if upload.time is not None:
+                await self._set_time_under(upload, upload.time, lease)
+        finally:
+            lease.release()
+
+    async def _set_time_under(self, upload: Upload, time: float, lease: Lease) -> None:
         under = self.find(upload.album_id, upload.name)
-        if under is not None and upload.time is not None:
-            await self.set_time(under, upload.time)
+        if under is not None and await self.set_time(under, time):
+            return
+        file = await lease.catalog.find_file(upload.album_id, upload.name)
+        if file is not None:
+            await self.notes.retime(lease.immich, upload.album_id, file, time)
 
     async def _whole(self, upload: Upload) -> None:
         if upload.base is not None:
@@ -223,7 +235,12 @@ class Uploads(Upkeep):
             album = await lease.catalog.album(upload.album_id)
             if album.role == "viewer":
                 raise Denied("You may only look at this album.")
-            await check_content(lease.immich, upload.size, upload.checksum, self._waiting(upload))
+            waiting = self._waiting(upload)
+            known = await check_content(lease.immich, upload.size, upload.checksum, waiting)
+            if known is not None:
+                file = await lease.catalog.find_file(album.id, upload.name)
+                wanted = wanted_link(upload, known, file)
+                await self.notes.may_take(lease.immich, album.id, known, wanted, file)
 
         await self.with_session(upload, check)
         if upload.time is not None:
@@ -264,17 +281,21 @@ class Uploads(Upkeep):
 
     # -- what clients say about a file that is closed --------------------------------------------
 
-    async def set_time(self, upload: Upload, time: float) -> None:
-        """SETSTAT of a time: settles the upload and hears the result."""
+    async def set_time(self, upload: Upload, time: float) -> bool:
+        """SETSTAT of a time: settles the upload and hears the result.
+
+        False: it has come into Immich meanwhile and is no upload any more.
+        """
         async with self._alone(upload):
             if upload.state is State.COMMITTED:
-                return
+                return False
             _must_be_here(upload)
             upload.time = time
             if upload.state is State.SEALED:
                 await self._commit(upload, on_error=State.SEALED)
             elif upload.state is State.PARKED and upload.size:
                 await self._journal(upload)
+            return True
 
     async def rename(
         self, upload: Upload, album: Album, name: str, replaces: str | None = None
@@ -352,7 +373,7 @@ class Uploads(Upkeep):
         session = self.session_of(immich)
         if not waits or session is None or not self.removals.may(session):
             return False
-        await self.removals.hold(session, album.id, file.name, file.asset)
+        await self.removals.hold(session, album.id, file)
         return True
 
     async def finish_removals(self, album_id: str, name: str | None = None) -> None:

@@ -1,0 +1,180 @@
+"""Reading and writing what an asset is called in an album, in its own metadata (section 6).
+
+Every change reads the key first, for another instance of this service or another program may have
+written it.  Callers hold the asset's lock, so that two changes here cannot undo each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define
+from twisted.logger import Logger
+
+from immich_conch.errors import ConchError, MissingPermission, NotFound, Refused, Unsupported
+from immich_conch.immich.interfaces import IImmich
+from immich_conch.immich.model import Asset
+from immich_conch.library import metadata
+from immich_conch.library.catalog import Catalog, File
+from immich_conch.library.locks import Locks
+from immich_conch.library.metadata import Link, Value
+from immich_conch.library.nodes import asset_key
+from immich_conch.library.removal import remove_asset
+
+#: What a key must be allowed to note anything.
+PERMISSIONS = ("asset.read", "asset.update")
+
+#: Enters what is noted of an asset into every catalog of the user.
+Noted = Callable[[str, Value | None], None]
+
+
+@define(eq=False)
+class Notes:
+    """The links of one user's assets."""
+
+    locks: Locks
+    noted: Noted
+
+    _log = Logger()
+
+    def writable(self, immich: IImmich, asset: Asset) -> bool:
+        """Whether a session may note anything of an asset: its owner's, with the permission."""
+        return asset.owner_id == immich.user.id and all(map(immich.allowed, PERMISSIONS))
+
+    async def read(self, immich: IImmich, asset: Asset) -> Value | None:
+        """What is noted of an asset now; None for what cannot be read."""
+        if asset.owner_id != immich.user.id or not immich.allowed(PERMISSIONS[0]):
+            return None
+        value = (await immich.get_metadata(asset.id)).get(metadata.KEY)
+        self.noted(asset.id, value)
+        return value
+
+    async def keepable(self, immich: IImmich, asset: Asset) -> bool:
+        """Whether a name or time of its own can be noted, for all that is known now."""
+        if not self.writable(immich, asset):
+            return False
+        return metadata.understood(await self.read(immich, asset))
+
+    async def write(
+        self, immich: IImmich, asset: Asset, before: Value | None, after: Value | None
+    ) -> None:
+        """Note what differs; raises Unsupported where that cannot be."""
+        if after == before:
+            return
+        if not self.writable(immich, asset) or not metadata.understood(before):
+            raise Unsupported("Immich cannot keep another name or time of this file here.")
+        if after is None:
+            await immich.delete_metadata(asset.id, metadata.KEY)
+        else:
+            await immich.set_metadata(asset.id, metadata.KEY, after)
+        self.noted(asset.id, after)
+
+    async def set_links(
+        self, immich: IImmich, album_id: str, asset: Asset, links: Sequence[Link]
+    ) -> None:
+        """Give an asset these links in an album; raises Unsupported where that cannot be."""
+        before = await self.read(immich, asset)
+        await self.write(immich, asset, before, metadata.with_links(before, album_id, asset, links))
+
+    async def may_take(
+        self, immich: IImmich, album_id: str, asset: Asset, wanted: Link, file: File | None
+    ) -> None:
+        """Raise Refused if bytes that Immich has could not be shown as an upload wants them.
+
+        `file` is what has the upload's name now.
+        """
+        if wanted == metadata.own_link(asset):
+            return
+        if file is not None and file.asset.id == asset.id and file.link == wanted:
+            return
+        if not await self.keepable(immich, asset):
+            raise Refused(
+                f"Immich has these bytes as {asset.name!r} already, and another name or time "
+                "for them cannot be kept here (an API key needs asset.update for it)."
+            )
+
+    async def retime(self, immich: IImmich, album_id: str, file: File, time: float) -> None:
+        """Give a committed file a time; no effect where that cannot be kept."""
+        new = metadata.whole(time)
+        if file.link.time == new or not self.writable(immich, file.asset):
+            return
+        async with self.locks.hold(asset_key(file.asset)):
+            before = await self.read(immich, file.asset)
+            links = metadata.links(before, album_id, file.asset)
+            if not metadata.understood(before) or metadata.find(links, file.link.name) is None:
+                return
+            links = metadata.added(links, Link(file.link.name, new))
+            after = metadata.with_links(before, album_id, file.asset, links)
+            await self.write(immich, file.asset, before, after)
+
+    async def drop(
+        self, immich: IImmich, album_id: str, asset: Asset, name: str, *, final_delete: bool = False
+    ) -> bool | None:
+        """Take one link of an asset out of an album; with the last one the delete rule applies.
+
+        Whether the asset went to the trash; None if it is in the album under another name still.
+        """
+        before = await self.read(immich, asset)
+        links = metadata.links(before, album_id, asset)
+        rest = metadata.removed(links, name)
+        if rest:
+            if len(rest) == len(links):
+                raise NotFound
+            if not self.writable(immich, asset):
+                raise MissingPermission(PERMISSIONS[1])
+            after = metadata.with_links(before, album_id, asset, rest)
+            await self.write(immich, asset, before, after)
+            return None
+        trashed = await remove_asset(immich, album_id, asset, final_delete=final_delete)
+        await self.forget(immich, album_id, asset, before)
+        return trashed
+
+    async def forget(
+        self, immich: IImmich, album_id: str, asset: Asset, before: Value | None
+    ) -> None:
+        """Leave nothing behind of an asset that is out of an album.
+
+        It is out already, so what goes wrong is only logged; the note has no effect any more.
+        """
+        if not metadata.noted(before, album_id) or not self.writable(immich, asset):
+            return
+        try:
+            after = metadata.with_links(before, album_id, asset, ())
+            await self.write(immich, asset, before, after)
+        except NotFound:
+            return  # deleted for good, and its metadata with it
+        except ConchError as error:
+            self._log.warn(
+                "a note of album {album} stays on asset {asset}: {reason}",
+                album=album_id,
+                asset=asset.id,
+                reason=error.text,
+            )
+
+    async def pin_siblings(
+        self, immich: IImmich, catalog: Catalog, album_id: str, name: str
+    ) -> None:
+        """A name was freed: note for those that also want it what they are shown as (section 3).
+
+        Where that cannot be written they keep the name for as long as the catalog lives.
+        """
+        try:
+            for file in await catalog.siblings(album_id, name):
+                if self.writable(immich, file.asset):
+                    await self._pin(immich, album_id, file)
+        except ConchError as error:
+            self._log.warn(
+                "what also wants the name {name!r} keeps its own only until a restart: {reason}",
+                name=name,
+                reason=error.text,
+            )
+
+    async def _pin(self, immich: IImmich, album_id: str, file: File) -> None:
+        asset = file.asset
+        async with self.locks.hold(asset_key(asset)):
+            before = await self.read(immich, asset)
+            links = metadata.links(before, album_id, asset)
+            shown = Link(file.name, file.link.time)
+            links = metadata.renamed(links, file.link.name, shown)
+            after = metadata.with_links(before, album_id, asset, links)
+            await self.write(immich, asset, before, after)
