@@ -237,7 +237,7 @@ async def test_own_changes_are_there_at_once_and_a_late_delta_does_not_undo_them
         # In Immich the file goes and comes; the delta under way has only seen the first.
         await alice.session.remove_from_album(album.id, ids[:2])
         w.later()
-        w.demo.faults.add("slow", rate=400, count=1, **STREAM)
+        w.demo.faults.add("slow", rate=2000, count=1, **STREAM)
         begun = streams(w)
         late = started(alice.mirror.albums())
         await until(lambda: streams(w) > begun)
