@@ -11,8 +11,9 @@ import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rig import EDIT, TAKEN, VERSIONS, Rig, Session, jpeg, raises, rig
+from twisted.internet.defer import Deferred, gatherResults
 
-from immich_conch.demo.entities import Asset
+from immich_conch.demo.entities import Asset, Note
 from immich_conch.errors import AlreadyExists, NotFound, Refused, Unreachable, Unsupported
 
 KEY = "immich-conch"
@@ -58,8 +59,6 @@ def albums_in(asset: Asset) -> Any:
 
 def web_note(asset: Asset, value: dict[str, Any]) -> None:
     """Another program wrote our key."""
-    from immich_conch.demo.entities import Note
-
     asset.notes[KEY] = Note(value, 0.0, 0)
 
 
@@ -284,6 +283,94 @@ async def test_removing_a_name_of_an_asset_without_a_trash_needs_no_word(tmp_pat
         await session.rm("/Rome/b.jpg")
         assert await times(session, "/Rome") == {"a.jpg": TAKEN}
         assert (asset.deleted, note(asset)) == (None, None)
+
+
+@everywhere
+@pytest_twisted.ensureDeferred
+async def test_new_bytes_under_many_names_at_once_are_as_many_files(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        album = r.album("Rome")
+        session = await r.session()
+        wanted = {f"{n}.jpg": LATER + n for n in range(5)}
+        await gatherResults(
+            [
+                Deferred.fromCoroutine(session.put(f"/Rome/{name}", jpeg("same"), time))
+                for name, time in wanted.items()
+            ]
+        )
+        assert len(r.demo.assets_of(album)) == 1
+        for looks in (session, await r.session(key=r.demo.add_key(r.alice))):
+            assert await times(looks, "/Rome") == wanted
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_removal_held_back_takes_one_name_only(tmp_path: Path) -> None:
+    async with rig(tmp_path, loopback=True) as r:
+        asset = r.asset("a.jpg")
+        album = r.album("Rome", asset)
+        session = await r.session()
+        await session.put("/Rome/b.jpg", jpeg("a.jpg"), LATER)
+        await session.put("/Rome/new.jpg", jpeg("new"))  # waits for a time
+        await session.rm("/Rome/a.jpg")
+        assert set(await session.ls("/Rome")) == {"b.jpg", "new.jpg"}
+        assert len(albums_in(asset)[album.id]) == 2
+        await r.settled()
+        assert set(await session.ls("/Rome")) == {"b.jpg", "new.jpg"}
+        assert albums_in(asset) == {album.id: [{"name": "b.jpg", "time": LATER}]}
+        assert asset.deleted is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_removing_a_name_and_bringing_its_bytes_back_under_another(tmp_path: Path) -> None:
+    async with rig(tmp_path, loopback=True) as r:
+        asset = r.asset("a.jpg")
+        r.album("Rome", asset)
+        session = await r.session()
+        await session.put("/Rome/new.jpg", jpeg("new"))  # waits for a time
+        await session.rm("/Rome/a.jpg")
+        await session.put("/Rome/b.jpg", jpeg("a.jpg"), LATER)
+        assert set(await session.ls("/Rome")) == {"b.jpg", "new.jpg"}
+        await r.settled()
+        assert set(await session.ls("/Rome")) == {"b.jpg", "new.jpg"}
+        assert asset.deleted is None
+
+
+@everywhere
+@pytest_twisted.ensureDeferred
+async def test_rsyncs_and_rclones_way_with_known_bytes(tmp_path: Path, version: str) -> None:
+    async with rig(tmp_path, version) as r:
+        known = r.asset("a.jpg")
+        r.album("Rome", known)
+        session = await r.session()
+        await session.put("/Rome/b.jpg.8f2c.partial", jpeg("a.jpg"), LATER)
+        await session.mv("/Rome/b.jpg.8f2c.partial", "/Rome/b.jpg")
+        assert await times(session, "/Rome") == {"a.jpg": TAKEN, "b.jpg": LATER}
+        # OpenSSH's: the time comes after CLOSE.
+        await session.put("/Rome/c.jpg", jpeg("a.jpg"))
+        await session.utime("/Rome/c.jpg", LATER + 1)
+        assert (await session.stat("/Rome/c.jpg"))["mtime"] == LATER + 1
+        # Without any time it has the one that these bytes have.
+        await session.put("/Rome/d.jpg", jpeg("a.jpg"))
+        await r.settled()
+        assert (await session.stat("/Rome/d.jpg"))["mtime"] == TAKEN
+        assert r.demo.requests["POST /assets"] == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_trashed_bytes_come_back_under_the_name_the_client_gave(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        asset = r.asset("a.jpg")
+        album = r.album("Rome", asset)
+        session = await r.session()
+        await session.mv("/Rome/a.jpg", "/Rome/b.jpg")
+        web = await r.server.log_in("alice@example.com", "correct horse")
+        await web.trash([asset.id])
+        r.clock.advance(10)
+        await session.put("/Rome/c.jpg", jpeg("a.jpg"), TAKEN)
+        assert await times(session, "/Rome") == {"c.jpg": TAKEN}
+        assert albums_in(asset) == {album.id: [{"name": "c.jpg"}]}
 
 
 @pytest_twisted.ensureDeferred

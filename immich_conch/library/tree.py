@@ -447,8 +447,9 @@ class Tree:
         self, album: Album, asset: Asset, value: metadata.Value | None
     ) -> tuple[Link, ...]:
         """The links that an asset has in an album; none where it is not in it."""
-        folder = await self.catalog.folder(album.id)
-        return metadata.links(value, album.id, asset) if asset.id in folder.assets else ()
+        holding = await self.immich.albums_of(asset.id)
+        here = any(held.id == album.id for held in holding)
+        return metadata.links(value, album.id, asset) if here else ()
 
     async def set_time(self, path: Path, time: float) -> None:
         """A time set by path: settles an upload in flight, is noted for a committed file.

@@ -132,10 +132,11 @@ class Landing:
         """
         immich, album_id = lease.immich, upload.album_id
         before = await self.notes.read(immich, asset)
-        folder = await lease.catalog.folder(album_id)
-        here = asset.id in folder.assets and not asset.trashed
+        # Immich's word: another upload may have put the bytes there a moment ago.
+        holding = [] if asset.trashed else await immich.albums_of(asset.id)
+        here = any(album.id == album_id for album in holding)
         links = metadata.links(before, album_id, asset) if here else ()
-        file = folder.by_key.get(lease.catalog.key(upload.name)) if here else None
+        file = await lease.catalog.find_file(album_id, upload.name) if here else None
         wanted = wanted_link(upload, asset, file)
         after = metadata.with_links(before, album_id, asset, metadata.added(links, wanted))
         try:

@@ -111,17 +111,16 @@ def test_the_file_system_tells_the_quota_and_links_are_refused(modern: World) ->
     bounded(work())
 
 
-def test_renaming_within_an_album_is_refused_as_unsupported(
-    modern: World, modern_user: User
-) -> None:
+def test_renaming_within_an_album_never_replaces(modern: World, modern_user: User) -> None:
     modern_user.album("Album", modern_user.assets(["a.jpg", "b.jpg"]))
 
     async def work() -> None:
         async with sftp(modern.later, modern_user) as there:
-            with pytest.raises(asyncssh.SFTPOpUnsupported):
-                await there.rename("Album/a.jpg", "Album/c.jpg")
+            await there.rename("Album/a.jpg", "Album/c.jpg")
             with pytest.raises(asyncssh.SFTPFailure):
-                await there.rename("Album/a.jpg", "Album/b.jpg")
+                await there.rename("Album/c.jpg", "Album/b.jpg")
+            names = set(await there.listdir("Album")) - {".", ".."}
+            assert names == {"b.jpg", "c.jpg"}
 
     bounded(work())
     assert modern_user.names("Album") == ["a.jpg", "b.jpg"]

@@ -179,7 +179,7 @@ def test_known_bytes_go_into_a_second_album_without_a_second_asset(
     assert user.names("Other") == user.names("Album") == ["a.jpg"]
 
 
-def test_known_bytes_under_another_name_show_up_under_the_assets_own(
+def test_known_bytes_show_up_under_the_name_and_time_the_client_gave(
     world: World, user: User
 ) -> None:
     data = photo(1000)
@@ -188,7 +188,9 @@ def test_known_bytes_under_another_name_show_up_under_the_assets_own(
     with Raw(world.later, user) as there:
         there.put("/Other/b.jpg", data)
         there.done(SETSTAT, string("/Other/b.jpg"), attrs(mtime=THEN))
-        assert there.names("/Other") == ["a.jpg"]
+        assert there.names("/Other") == ["b.jpg"]
+        assert there.names("/Album") == ["a.jpg"]
+        assert there.ask(STAT, string("/Other/b.jpg")).mtime == THEN
     assert len(user.everything()) == 1
 
 
@@ -218,6 +220,7 @@ def test_the_same_new_bytes_under_two_names_at_once(world: World, user: User) ->
         waiting = [(there, there.send(CLOSE, string(handle))) for there, handle in closing]
         for there, number in waiting:
             assert there.answer(number).status == OK
+        assert there.names("/Album") == ["a.jpg", "b.jpg"]
     assert len(user.everything()) == 1
 
 
