@@ -119,13 +119,15 @@ async def test_chmod_and_chown_have_no_effect_on_what_is_there(tmp_path: Path) -
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_time_of_a_committed_file_is_answered_ok(tmp_path: Path) -> None:
+async def test_the_time_of_a_committed_file_is_kept_and_a_folders_is_not(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         r.album("Rome", r.asset("a.jpg"))
         session = await r.session()
         await session.utime("/Rome/a.jpg", 5)
+        before = await session.stat("/Rome")
         await session.utime("/Rome", 5)
-        assert (await session.stat("/Rome/a.jpg"))["mtime"] == TAKEN
+        assert await session.stat("/Rome") == before
+        assert (await session.stat("/Rome/a.jpg"))["mtime"] == 5
 
 
 @pytest_twisted.ensureDeferred
@@ -178,7 +180,7 @@ async def _ask(session: Session, what: str) -> Any:
         "exists already": lambda: sftp.makeDirectory(b"/Rome", {}),
         "name not UTF-8": lambda: session.sftp.getAttrs(b"/Rome/\xff", True),
         "control character": lambda: session.open("/Rome/a\n.jpg"),
-        "rename not kept": lambda: session.mv("/Rome/a.jpg", "/Rome/b.jpg"),
+        "rename not kept": lambda: session.mv("/Rome/theirs.jpg", "/Rome/b.jpg"),
         "nested folder": lambda: sftp.makeDirectory(b"/Rome/sub", {}),
         "malformed": lambda: sftp.extendedRequest(extensions.POSIX_RENAME, b"\0\0\0\x09x"),
         "open for nothing": lambda: sftp.openFile(b"/Rome/a.jpg", 0, {}),
@@ -210,7 +212,9 @@ async def test_what_goes_wrong_has_its_status_and_a_text(
     tmp_path: Path, what: str, code: int
 ) -> None:
     async with rig(tmp_path) as r:
-        r.album("Rome", r.asset("a.jpg"))
+        bob = r.demo.add_user("bob@example.com", "correct horse", "Bob")
+        theirs = r.demo.add_asset(bob, "theirs.jpg", jpeg("theirs"), TAKEN)
+        r.album("Rome", r.asset("a.jpg"), theirs)
         r.album("Secret", description="#nosync")
         with pytest.raises(ConchError) as caught:
             await _ask(await r.session(), what)
