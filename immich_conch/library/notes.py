@@ -6,7 +6,7 @@ written it.  Callers hold the asset's lock, so that two changes here cannot undo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from attrs import define
 from twisted.logger import Logger
@@ -19,7 +19,7 @@ from immich_conch.library.catalog import Catalog, File
 from immich_conch.library.locks import Locks
 from immich_conch.library.metadata import Link, Value
 from immich_conch.library.nodes import asset_key
-from immich_conch.library.removal import remove_asset
+from immich_conch.library.removal import Tell, link, remove_asset, unlink
 
 #: What a key must be allowed to note anything.
 PERMISSIONS = ("asset.read", "asset.update")
@@ -69,13 +69,6 @@ class Notes:
             await immich.set_metadata(asset.id, metadata.KEY, after)
         self.noted(asset.id, after)
 
-    async def set_links(
-        self, immich: IImmich, album_id: str, asset: Asset, links: Sequence[Link]
-    ) -> None:
-        """Give an asset these links in an album; raises Unsupported where that cannot be."""
-        before = await self.read(immich, asset)
-        await self.write(immich, asset, before, metadata.with_links(before, album_id, asset, links))
-
     async def may_take(
         self, immich: IImmich, album_id: str, asset: Asset, wanted: Link, file: File | None
     ) -> None:
@@ -106,6 +99,60 @@ class Notes:
             links = metadata.added(links, Link(file.link.name, new))
             after = metadata.with_links(before, album_id, file.asset, links)
             await self.write(immich, file.asset, before, after)
+
+    async def rename(self, immich: IImmich, album_id: str, file: File, name: str) -> None:
+        """Give a file another name in its album; callers hold the asset's lock.
+
+        Raises NotFound if it has lost its name meanwhile, Unsupported where a name cannot be kept.
+        """
+        asset, old = file.asset, file.link.name
+        before = await self.read(immich, asset)
+        links = metadata.links(before, album_id, asset)
+        if metadata.find(links, old) is None:
+            raise NotFound
+        links = metadata.renamed(links, old, Link(name, file.link.time))
+        after = metadata.with_links(before, album_id, asset, links)
+        await self.write(immich, asset, before, after)
+
+    async def move(
+        self, immich: IImmich, tell: Tell, file: File, source: str, target: str, name: str
+    ) -> None:
+        """Move a file from one album to another, under a name there; as `rename`.
+
+        Noted first, so that it is never shown under a name that nobody gave it; then added, then
+        removed.
+        """
+        asset, old = file.asset, file.link.name
+        before = await self.read(immich, asset)
+        here = metadata.links(before, source, asset)
+        if metadata.find(here, old) is None:
+            raise NotFound
+        holding = await immich.albums_of(asset.id)
+        is_there = any(album.id == target for album in holding)
+        there = metadata.links(before, target, asset) if is_there else ()
+        there = metadata.added(there, Link(name, file.link.time))
+        after = metadata.with_links(before, target, asset, there)
+        await self.write(immich, asset, before, after)
+        await link(immich, target, asset.id)
+        tell(target, [asset], [])
+        rest = metadata.removed(here, old)
+        if rest:
+            last = metadata.with_links(after, source, asset, rest)
+            await self.write(immich, asset, after, last)
+            return
+        await unlink(immich, source, asset.id)
+        tell(source, [], [asset.id])
+        await self.forget(immich, source, asset, after)
+
+    async def forget_album(self, immich: IImmich, album_id: str, asset: Asset) -> None:
+        """Leave no note of an album that was deleted; what goes wrong is only logged."""
+        async with self.locks.hold(asset_key(asset)):
+            try:
+                before = await self.read(immich, asset)
+            except ConchError as error:
+                self._log.warn("a note stays on asset {id}: {why}", id=asset.id, why=error.text)
+            else:
+                await self.forget(immich, album_id, asset, before)
 
     async def drop(
         self, immich: IImmich, album_id: str, asset: Asset, name: str, *, final_delete: bool = False

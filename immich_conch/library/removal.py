@@ -7,9 +7,14 @@ asset's lock, so that two removals cannot each see the other's album as the last
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from immich_conch.errors import Denied, NotFound, Refused
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
+
+#: Enters an album's own changes (added, removed) into every catalog of the user.
+Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
 
 _REASONS = {
     "no_permission": "Immich does not let you remove this file from the album.",

@@ -8,14 +8,13 @@ removing does, 8 what a rename does.  Callers hand in parsed paths.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import (
     AlreadyExists,
-    ConchError,
     Denied,
     MissingPermission,
     NotFound,
@@ -24,10 +23,9 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
-from immich_conch.library import metadata, names
+from immich_conch.library import names
 from immich_conch.library.catalog import Catalog, File, is_hidden
 from immich_conch.library.locks import Locks
-from immich_conch.library.metadata import Link
 from immich_conch.library.nodes import (
     AlbumNode,
     FileNode,
@@ -41,13 +39,11 @@ from immich_conch.library.nodes import (
 from immich_conch.library.notes import Notes
 from immich_conch.library.paths import Path
 from immich_conch.library.pending import IPending
-from immich_conch.library.removal import link, may_delete, unlink
+from immich_conch.library.removal import Tell, may_delete
 
 #: What a key must be allowed for an overwrite, besides the upload: without one of these the new
 #: asset would be in the album and the old one could not leave it.
 OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
-
-Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
 
 
 #: What became of an asset that lost a name, for the log.
@@ -266,23 +262,13 @@ class Tree:
             raise
         self.tell_album(album.id, None)
         for asset in noted:
-            await self._forget_album(album.id, asset)
+            await self.notes.forget_album(self.immich, album.id, asset)
         self._log.info(
             "user {user} {did} album {name!r}",
             user=self.immich.user.email,
             did="deleted" if album.role == "owner" else "left",
             name=album.name,
         )
-
-    async def _forget_album(self, album_id: str, asset: Asset) -> None:
-        """Leave no note of an album that is gone; one that stays has no effect any more."""
-        async with self.locks.hold(asset_key(asset)):
-            try:
-                before = await self.notes.read(self.immich, asset)
-            except ConchError as error:
-                self._log.warn("a note stays on asset {id}: {why}", id=asset.id, why=error.text)
-            else:
-                await self.notes.forget(self.immich, album_id, asset, before)
 
     async def remove(self, path: Path) -> None:
         """Remove a file by the delete rule (section 7)."""
@@ -404,52 +390,14 @@ class Tree:
             await self.may_overwrite(replaced.asset)
         async with self.locks.hold(asset_key(node.file.asset)):
             if album.id == node.album.id:
-                await self._rename_here(node, name)
+                await self.notes.rename(self.immich, album.id, node.file, name)
             else:
-                await self._move_there(node, album, name)
+                await self.notes.move(
+                    self.immich, self.tell, node.file, node.album.id, album.id, name
+                )
         if replaced is not None:
             await self._remove_link(album, replaced, node.file.asset)
         await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)
-
-    async def _rename_here(self, node: FileNode, name: str) -> None:
-        asset, album_id = node.file.asset, node.album.id
-        before = await self.notes.read(self.immich, asset)
-        links = metadata.links(before, album_id, asset)
-        if metadata.find(links, node.file.link.name) is None:
-            raise NotFound
-        links = metadata.renamed(links, node.file.link.name, Link(name, node.file.link.time))
-        after = metadata.with_links(before, album_id, asset, links)
-        await self.notes.write(self.immich, asset, before, after)
-
-    async def _move_there(self, node: FileNode, album: Album, name: str) -> None:
-        asset, old = node.file.asset, node.album.id
-        before = await self.notes.read(self.immich, asset)
-        here = metadata.links(before, old, asset)
-        if metadata.find(here, node.file.link.name) is None:
-            raise NotFound
-        there = await self._links_in(album, asset, before)
-        there = metadata.added(there, Link(name, node.file.link.time))
-        after = metadata.with_links(before, album.id, asset, there)
-        rest = metadata.removed(here, node.file.link.name)
-        # Noted first: it is never shown under a name that nobody gave it.
-        await self.notes.write(self.immich, asset, before, after)
-        await link(self.immich, album.id, asset.id)
-        self.tell(album.id, [asset], [])
-        if rest:
-            last = metadata.with_links(after, old, asset, rest)
-            await self.notes.write(self.immich, asset, after, last)
-            return
-        await unlink(self.immich, old, asset.id)
-        self.tell(old, [], [asset.id])
-        await self.notes.forget(self.immich, old, asset, after)
-
-    async def _links_in(
-        self, album: Album, asset: Asset, value: metadata.Value | None
-    ) -> tuple[Link, ...]:
-        """The links that an asset has in an album; none where it is not in it."""
-        holding = await self.immich.albums_of(asset.id)
-        here = any(held.id == album.id for held in holding)
-        return metadata.links(value, album.id, asset) if here else ()
 
     async def set_time(self, path: Path, time: float) -> None:
         """A time set by path: settles an upload in flight, is noted for a committed file.

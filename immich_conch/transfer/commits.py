@@ -27,6 +27,7 @@ from immich_conch.library import names
 from immich_conch.library.gather import gather
 from immich_conch.library.locks import Locks
 from immich_conch.library.notes import Noted, Notes
+from immich_conch.library.removal import Tell
 from immich_conch.transfer.landing import Landing
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.places import Places
@@ -52,9 +53,6 @@ class Threads(Protocol):
     """Runs blocking work in a thread."""
 
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
-
-
-Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
 
 
 @define(eq=False)

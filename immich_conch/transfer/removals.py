@@ -19,12 +19,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
-from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.catalog import File
 from immich_conch.library.locks import Locks
 from immich_conch.library.nodes import asset_key
 from immich_conch.library.notes import Notes
+from immich_conch.library.removal import Tell
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.spool import Spool
 
@@ -32,8 +32,6 @@ from immich_conch.transfer.spool import Spool
 RETRY = 30.0
 #: What a session must be allowed for a removal to be held back on its behalf.
 PERMISSIONS = ("asset.delete", "albumAsset.delete")
-
-Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
 
 
 @define(eq=False)
