@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from immich_conch.counters import Counters
@@ -25,6 +26,9 @@ from immich_conch.library import names
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
 from immich_conch.library.listing_source import ListingSource
+from immich_conch.library.live_source import LiveSource
+from immich_conch.library.mirror import Mirror
+from immich_conch.library.source import ISource
 from immich_conch.library.tree import OVERWRITE_PERMISSIONS, Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
@@ -50,6 +54,36 @@ class _Sessions:
     """The live sessions of one credential, which may ask for its catalog."""
 
     leases: list[Lease] = field(factory=list)
+    #: The session whose checkpoints the mirror lives by; held until nobody has come for a while.
+    mirrored: Lease | None = None
+
+    async def lend(self, revoked: IImmich | None) -> IImmich:
+        """A session for the mirror, the same each time while Immich knows it."""
+        lease = self.mirrored
+        if lease is not None and (lease.revoked or lease.immich is revoked):
+            lease.revoked = True
+            self.give_back()
+        if self.mirrored is None:
+            for other in reversed(self.leases):
+                if other.holders and not other.revoked:
+                    self.mirrored = other.hold()
+                    break
+            else:
+                raise SessionRevoked
+        return self.mirrored.immich
+
+    def give_back(self) -> None:
+        """The mirror needs its session no more."""
+        lease, self.mirrored = self.mirrored, None
+        if lease is not None:
+            lease.release()
+
+    @property
+    def deserted(self) -> bool:
+        """Whether only the mirror is left."""
+        return self.mirrored is not None and all(
+            lease is self.mirrored and lease.holders == 1 for lease in self.leases
+        )
 
     async def ask(self, work: Callable[[IImmich], Awaitable[T]], /) -> T:
         """Ask with the newest session that Immich still knows; raises SessionRevoked without one.
@@ -76,7 +110,16 @@ class _Shared:
 
     catalog: Catalog
     sessions: _Sessions
+    mirror: Mirror | None = None
     idle_since: float = 0.0
+    #: When the mirror is given up because nobody has come.
+    parting: IDelayedCall | None = None
+
+    def stay(self) -> None:
+        """Somebody is here."""
+        if self.parting is not None:
+            self.parting.cancel()
+            self.parting = None
 
 
 @define(eq=False)
@@ -135,10 +178,11 @@ class Accounts:
         account = self._account(immich.user.id)
         shared = account.shared.get(credential)
         if shared is None:
-            shared = account.shared[credential] = self._new_shared()
-        lease = Lease(immich, shared.catalog, self._idle)
+            shared = account.shared[credential] = self._new_shared(immich, credential)
+        lease = Lease(immich, shared.catalog, self._idle, on_release=partial(self._left, shared))
         shared.sessions.leases.append(lease)
         lease.hold()
+        shared.stay()
         if self._may_upload(lease):
             account.uploads.welcome()
         return lease
@@ -195,15 +239,37 @@ class Accounts:
             account = self._accounts[user_id] = Account(uploads)
         return account
 
-    def _new_shared(self) -> _Shared:
+    def _new_shared(self, immich: IImmich, credential: str) -> _Shared:
+        settings = self.settings
         sessions = _Sessions()
-        catalog = Catalog(
-            ListingSource(sessions.ask),
-            self.clock,
-            freshness=self.settings.freshness,
-            ignore_case=self.settings.ignore_case,
-        )
-        return _Shared(catalog, sessions)
+        source: ISource = ListingSource(sessions.ask)
+        mirror, freshness = None, 2 * settings.freshness
+        if credential == PASSWORD and settings.mirror_max_assets:
+            mirror = Mirror(
+                immich.user.id,
+                sessions.lend,
+                self.clock,
+                freshness=settings.freshness,
+                max_assets=settings.mirror_max_assets,
+            )
+            # The mirror keeps its own bound; what is above it must not add as much again.
+            source, freshness = LiveSource(mirror, source), settings.freshness / 4
+        catalog = Catalog(source, self.clock, freshness=freshness, ignore_case=settings.ignore_case)
+        return _Shared(catalog, sessions, mirror)
+
+    def _left(self, shared: _Shared, lease: Lease) -> None:
+        """Somebody left: once only the mirror is there, it waits for so long and goes."""
+        if shared.sessions.deserted and shared.parting is None:
+            if shared.mirror is not None:
+                shared.mirror.rest()
+            if not self.settings.mirror_keep:
+                shared.sessions.give_back()
+                return
+            shared.parting = self.clock.callLater(self.settings.mirror_keep, self._part, shared)
+
+    def _part(self, shared: _Shared) -> None:
+        shared.parting = None
+        shared.sessions.give_back()
 
     def uploads(self, lease: Lease) -> Uploads:
         """The uploads in flight of a session's user."""
@@ -230,6 +296,7 @@ class Accounts:
             if lease in shared.sessions.leases:
                 shared.sessions.leases.remove(lease)
                 shared.idle_since = self.clock.seconds()
+                self._left(shared, lease)
         goodbye = Deferred.fromCoroutine(lease.immich.log_out())
         self._goodbyes.add(goodbye)
 
@@ -299,6 +366,14 @@ class Accounts:
     async def stop(self) -> None:
         """Commit what is sealed and let the sessions' log-outs finish."""
         await gather([account.uploads.stop for account in self._accounts.values()], STOP_PARALLEL)
+        for account in list(self._accounts.values()):
+            for shared in account.shared.values():
+                if shared.parting is not None:
+                    shared.parting.cancel()
+                    shared.parting = None
+                if shared.mirror is not None:
+                    shared.mirror.rest()
+                shared.sessions.give_back()
         for goodbye in list(self._goodbyes):
             await goodbye
 

@@ -68,14 +68,14 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def parse_count(text: str) -> int:
-    """A whole number, 1 or more."""
+def parse_whole(text: str) -> int:
+    """A whole number, 0 or more."""
     try:
         value = int(text)
     except ValueError:
         raise ValueError("must be a whole number") from None
-    if value < 1:
-        raise ValueError("must be 1 or more")
+    if value < 0:
+        raise ValueError("must be 0 or more")
     return value
 
 
@@ -199,10 +199,23 @@ class Settings:
         False, parse_bool, "Allow removing for good where Immich's trash is switched off."
     )
     freshness: float = _setting(
-        2.0,
+        1.0,
         parse_seconds,
-        "Age in seconds from which a listing is refreshed before it is shown.",
+        "Age in seconds from which the mirror of a library is brought up to date before it is "
+        "shown; listings, where there is no mirror, may be twice as old.",
         metavar="SECONDS",
+    )
+    mirror_keep: float = _setting(
+        1800.0,
+        parse_seconds,
+        "Seconds that a user's mirror, and its Immich session, outlive the last connection.",
+        metavar="SECONDS",
+    )
+    mirror_max_assets: int = _setting(
+        500_000,
+        parse_whole,
+        "Assets up to which a library is mirrored in memory; 0 mirrors none.",
+        metavar="COUNT",
     )
     login_delay: float = _setting(
         1.0, parse_seconds, "Seconds before a failed log-in is answered.", metavar="SECONDS"

@@ -296,6 +296,8 @@ async def rig(
     clock = Hand()
     counters = Counters()
     spool = tmp_path / "spool"
+    # Listings unless a test asks for the mirror, whose session outlives the last connection.
+    settings = {"mirror_max_assets": 0, "freshness": 1.0, **settings}
     chosen = Settings(immich_host="http://immich.invalid", **settings)
     accounts = _accounts(chosen, spool, clock, counters, limits or Limits())
     accounts.recover()

@@ -42,6 +42,7 @@ class LiveSource:
                 self._mirrored = False
                 self._log.warn("the library is listed, not mirrored: {reason}", reason=error.text)
             return await listed()
+        self.mirror.keep_fresh()
         if not self._mirrored:
             self._mirrored = True
             self._log.info("the library is mirrored again")

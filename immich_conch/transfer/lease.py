@@ -26,6 +26,8 @@ class Lease:
     holders: int = 0
     #: Immich does not know the session any more.
     revoked: bool = False
+    #: Hears that a holder has gone while others are left.
+    on_release: Callable[[Lease], None] | None = None
 
     def hold(self) -> Lease:
         """One more holder."""
@@ -37,3 +39,5 @@ class Lease:
         self.holders -= 1
         if self.holders == 0:
             self.on_idle(self)
+        elif self.on_release is not None:
+            self.on_release(self)
