@@ -276,12 +276,12 @@ class Http:
         finally:
             silence.stop()
             if self.trace:
-                seconds = f"{self.clock.seconds() - started:.3f} s"
                 self._log.info(
-                    "{what}: {code} after {seconds}",
-                    what=f"{method} {path}",
+                    "{method} {path}: {code} after {seconds:.3f} s",
+                    method=method,
+                    path=path,
                     code=code,
-                    seconds=seconds,
+                    seconds=self.clock.seconds() - started,
                 )
         return response  # type: ignore[no-any-return]
 

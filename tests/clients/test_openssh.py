@@ -474,10 +474,13 @@ def test_a_client_that_is_killed_during_an_upload_commits_nothing(
     finally:
         os.killpg(client.pid, 9)
         client.wait()
-    service.wait_for(r"upload of 'big\.mp4' was cut off")
+    service.wait_for(r"upload of Album/big\.mp4 was cut off")
     eventually(lambda: modern.sessions() == 0 or None, "the session logged out")
     assert user.everything() == {}
     assert names_in(openssh.sftp(service, user, "ls -1 Album").stdout) == []
+    # What came can be resumed by its exact path, until somebody removes it.
+    openssh.sftp(service, user, "rm Album/big.mp4")
+    eventually(lambda: set(service.spooled()) <= before or None, "nothing more in the spool")
 
 
 def test_a_client_that_is_killed_during_a_download_leaves_nothing_behind(

@@ -189,7 +189,12 @@ def test_a_connection_that_breaks_during_an_upload_commits_nothing(
         assert transport is not None
         transport.sock.shutdown(2)
         transport.close()
-    world.soon.wait_for(r"upload of 'a\.jpg' was cut off")
+    world.soon.wait_for(r"upload of Album/a\.jpg was cut off")
     eventually(lambda: world.sessions() == 0 or None, "the session logged out")
     assert user.everything() == {}
+    with sftp(world.soon, user) as there:
+        assert there.listdir("Album") == []
+        # What came can be resumed by its exact path, until somebody removes it.
+        assert 0 < (there.stat("Album/a.jpg").st_size or 0) <= 5 * MIB
+        there.remove("Album/a.jpg")
     eventually(lambda: not world.soon.spooled() or None, "an empty spool")

@@ -112,7 +112,7 @@ def test_a_quota_that_immich_finds_full_keeps_the_bytes_in_the_spool(tmp_path: P
         world.demo.fault("quota-full", method="POST", route="/assets", count=None)
         with Raw(world.soon, user) as there:
             there.put("/Album/a.jpg", photo(1000))
-            world.soon.wait_for(r"Immich refused 'a\.jpg'")
+            world.soon.wait_for(r"Immich refused Album/a\.jpg")
         assert user.everything() == {}
         assert world.soon.spooled()
     finally:
