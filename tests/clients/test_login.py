@@ -119,7 +119,8 @@ def test_an_immich_that_fails_during_a_listing_is_an_error_and_no_empty_folder(
     openssh: OpenSSH, world: World, user: User
 ) -> None:
     user.album("Album", user.assets(["a.jpg"]))
-    world.demo.fault("status", method="GET", route="/albums", status=500, count=None)
+    for method, route in (("GET", "/albums"), ("POST", "/sync/stream")):
+        world.demo.fault("status", method=method, route=route, status=500, count=None)
     done = openssh.sftp(world.later, user, "ls", check=False)
     world.demo.clear_faults()
     # sftp says so, though its exit status is 0.
