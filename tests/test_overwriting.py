@@ -22,6 +22,7 @@ from rig import (
     whole,
 )
 
+from immich_conch.demo.entities import Tag
 from immich_conch.errors import Denied, NotFound, Refused, Unreachable
 
 
@@ -34,11 +35,15 @@ async def test_overwriting_hands_over_what_immich_knows_and_trashes_the_old(
         old = r.asset("a.jpg", favorite=True, description="Forum", rating=4)
         album = r.album("Rome", old)
         session = await r.session()
+        tag = Tag("0a1b2c3d-0000-4000-8000-000000000001", r.alice.id, "Rome", None, 0, 0)
+        r.demo.state.tags[tag.id] = tag
+        old.tags.append(tag.id)
         await session.put("/Rome/a.jpg", jpeg("new"), TAKEN)
         assert old.deleted is not None
         assert contents(r, album) == {"a.jpg": jpeg("new")}
         (new,) = (a for a in r.demo.assets_of(album) if a.deleted is None)
         assert (new.favorite, new.description, new.rating) == (True, "Forum", 4)
+        assert new.tags == [tag.id]
         assert list(await session.ls("/Rome")) == ["a.jpg"]
         assert await session.get("/Rome/a.jpg") == jpeg("new")
 

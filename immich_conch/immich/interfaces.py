@@ -165,6 +165,9 @@ class IImmich(Interface):
     async def update_asset(asset_id: str, **fields: Any) -> None:
         """`PUT /assets/{id}` with Immich's own field names."""
 
+    async def tag(tag_id: str, asset_id: str) -> None:
+        """Give an asset a tag; one that it has is no error."""
+
     async def size(asset_id: str) -> int | None:
         """Content-Length of the original by HEAD, or None if there is none to be had."""
 

@@ -148,6 +148,8 @@ class Asset:
     live_photo_video_id: str | None = None
     description: str = ""
     rating: int | None = None
+    #: Ids of its tags; only `GET /assets/{id}` tells them, not a listing.
+    tags: tuple[str, ...] = ()
 
     @property
     def listed(self) -> bool:
@@ -180,6 +182,7 @@ class Asset:
             live_photo_video_id=live if isinstance(live, str) else None,
             description=str(exif.get("description") or ""),
             rating=_opt_int(exif, "rating"),
+            tags=tuple(_str(tag, "id") for tag in data.get("tags") or ()),
         )
 
 

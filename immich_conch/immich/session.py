@@ -243,6 +243,13 @@ class Session(Syncing):
         async with self._denied_if(lambda: self.asset(asset_id)):
             await self._done("PUT", f"/assets/{part(asset_id)}", data=fields)
 
+    async def tag(self, tag_id: str, asset_id: str) -> None:
+        """Give an asset a tag; `duplicate` is the only word that is fine."""
+        path = f"/tags/{part(tag_id)}/assets"
+        told = await self._read("PUT", path, answers.per_id, data={"ids": [asset_id]})
+        if told.get(asset_id, "") not in (None, "duplicate"):
+            raise Refused(f"Immich did not tag the asset: {told.get(asset_id, 'no answer')}.")
+
     async def size(self, asset_id: str) -> int | None:
         """Size of the original, None where there is none to be had.
 

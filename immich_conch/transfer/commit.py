@@ -20,6 +20,8 @@ from immich_conch.library.catalog import is_hidden
 from immich_conch.library.removal import link, unlink
 from immich_conch.transfer.overlap import Overlap
 
+_log = Logger()
+
 #: How often an asset that keeps falling into the trash is taken out of it again.
 RESTORES = 3
 
@@ -156,7 +158,10 @@ class Commit:
 
 
 async def carry_over(immich: IImmich, old: Asset, new: Asset) -> None:
-    """What an overwritten asset hands to its successor: favourite, links, description, rating."""
+    """What an overwritten asset hands on: favourite, links, description, rating, tags.
+
+    Both are as `IImmich.asset` gives them.
+    """
     if old.owner_id != immich.user.id or new.owner_id != immich.user.id:
         return
     try:
@@ -171,3 +176,13 @@ async def carry_over(immich: IImmich, old: Asset, new: Asset) -> None:
     except NotFound:
         # Somebody deleted the old asset for good meanwhile: nothing is left to carry.
         return
+    for tag_id in old.tags:
+        if tag_id in new.tags:
+            continue
+        try:
+            await immich.tag(tag_id, new.id)
+        except (Denied, NotFound, Refused) as error:
+            # A key may lack `tag.asset`, a tag may be gone: no reason to keep the new file out.
+            _log.info(
+                "a tag of {name!r} is not carried over: {reason}", name=old.name, reason=error.text
+            )
