@@ -70,7 +70,6 @@ class Options(usage.Options):
         self.given: dict[str, Any] = {}
         self.environment = os.environ if environment is None else environment
         self.settings = Settings()
-        self.config_file = ""
         super().__init__()
 
     optParameters = [  # noqa: RUF012 -- usage.Options reads it so
