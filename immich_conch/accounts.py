@@ -27,9 +27,10 @@ from immich_conch.library.catalog import Catalog
 from immich_conch.library.gather import gather
 from immich_conch.library.listing_source import ListingSource
 from immich_conch.library.live_source import LiveSource
+from immich_conch.library.lookup import OVERWRITE_PERMISSIONS
 from immich_conch.library.mirror import Mirror
 from immich_conch.library.source import ISource
-from immich_conch.library.tree import OVERWRITE_PERMISSIONS, Tree
+from immich_conch.library.tree import Tree
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease

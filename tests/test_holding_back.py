@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from immich_conch.demo.entities import Album, Asset
 from immich_conch.errors import MissingPermission, NotFound
-from immich_conch.library.tree import OVERWRITE_PERMISSIONS
+from immich_conch.library.lookup import OVERWRITE_PERMISSIONS
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS
 
 

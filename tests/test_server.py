@@ -26,7 +26,7 @@ from immich_conch.errors import (
     SessionRevoked,
     Unsupported,
 )
-from immich_conch.library.tree import OVERWRITE_PERMISSIONS
+from immich_conch.library.lookup import OVERWRITE_PERMISSIONS
 from immich_conch.sftp import extensions
 from immich_conch.sftp.server import UPLOAD_PERMISSIONS
 from immich_conch.sftp.status import to_status

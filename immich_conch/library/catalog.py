@@ -23,54 +23,15 @@ from twisted.internet.interfaces import IReactorTime
 from immich_conch.errors import NotFound
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import metadata, names
+from immich_conch.library.albums import AlbumNames, Albums, is_hidden
 from immich_conch.library.gather import Shared, gather
-from immich_conch.library.metadata import Link
+from immich_conch.library.naming import File, FileNames, Folder
 from immich_conch.library.source import ISource
 
-#: The word in an album's description that keeps it out of SFTP (from the original program).
-HIDING_WORD = "#nosync"
 #: HEAD requests side by side for assets whose size a listing did not tell.
 SIZE_REQUESTS = 8
 #: Seconds after which a size that was not to be had is asked for again.
 SIZE_RETRY = 60.0
-
-
-@frozen(eq=False)
-class File:
-    """An asset under the name its folder shows; `link` is what it wants to be there."""
-
-    name: str
-    asset: Asset
-    link: Link
-
-    @property
-    def modified(self) -> int:
-        """The time it shows, in whole POSIX seconds."""
-        return self.link.time
-
-
-@define(eq=False)
-class Folder:
-    """The content of one album, by shown name; complete, or it would not exist.
-
-    One asset may be in it under several names.
-    """
-
-    validator: tuple[object, ...]
-    assets: dict[str, Asset]
-    files: dict[str, File] = Factory(dict)
-    by_key: dict[str, File] = Factory(dict)
-    by_asset: dict[str, tuple[File, ...]] = Factory(dict)
-
-
-@define(eq=False)
-class _Albums:
-    """The list of albums as it was at `at`, with their shown names."""
-
-    at: float
-    by_id: dict[str, Album]
-    names: dict[str, str]
-    by_key: dict[str, str]
 
 
 @frozen
@@ -86,11 +47,6 @@ class _Change:
         return result
 
 
-def is_hidden(album: Album) -> bool:
-    """Whether an album is kept out of SFTP by the word in its description."""
-    return HIDING_WORD in album.description
-
-
 @define(eq=False)
 class Catalog:
     """The albums and assets that one credential sees.
@@ -103,18 +59,13 @@ class Catalog:
     clock: IReactorTime
     freshness: float = 2.0
     ignore_case: bool = False
-    _albums: _Albums | None = field(default=None, init=False)
+    _albums: Albums | None = field(default=None, init=False)
     _folders: dict[str, Folder] = Factory(dict)
-    _albums_refresh: Shared[_Albums] | None = field(default=None, init=False)
+    _albums_refresh: Shared[Albums] | None = field(default=None, init=False)
     _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
     _sizes: dict[str, tuple[float, int | None]] = Factory(dict)
-    #: Shown file names by album, then by asset and the key of the link.  A name once shown is not
-    #: passed on to a sibling.
-    _pins: dict[str, dict[tuple[str, str], str]] = Factory(dict)
-    #: What is noted of assets, of those that have a note.
-    _values: dict[str, Mapping[str, Any]] = Factory(dict)
-    #: (stored name, shown name) of albums as they were last shown.
-    _album_pins: dict[str, tuple[str, str]] = Factory(dict)
+    _album_names: AlbumNames = Factory(lambda self: AlbumNames(self.ignore_case), takes_self=True)
+    _file_names: FileNames = Factory(lambda self: FileNames(self.ignore_case), takes_self=True)
     #: Own changes since a refresh under way began, applied again to what it brings: an answer
     #: that Immich made before the change must not undo it.
     _album_changes: list[tuple[str, Album | None]] = Factory(list)
@@ -147,7 +98,7 @@ class Catalog:
         """The key under which a name is looked up: any Unicode form, any case if so set."""
         return names.fold(name, casefold=self.ignore_case)
 
-    async def _known_albums(self) -> _Albums:
+    async def _known_albums(self) -> Albums:
         known = self._albums
         if known is not None and self.clock.seconds() - known.at < self.freshness:
             return known
@@ -156,7 +107,7 @@ class Catalog:
             self._albums_refresh = Shared.start(self._refresh_albums())
         return await self._albums_refresh.wait()
 
-    async def _refresh_albums(self) -> _Albums:
+    async def _refresh_albums(self) -> Albums:
         at = self.clock.seconds()
         albums = await self.source.albums()
         by_id: dict[str, Album] = {album.id: album for album in albums}
@@ -165,38 +116,11 @@ class Catalog:
                 by_id.pop(album_id, None)
             else:
                 by_id[album_id] = album
-        self._albums = self._named(at, by_id)
+        self._albums = self._album_names.named(at, by_id)
         for album_id in list(self._folders):
             if album_id not in by_id:
                 self._forget(album_id)
         return self._albums
-
-    def _named(self, at: float, by_id: dict[str, Album]) -> _Albums:
-        pins = self._album_pins
-        shown = names.assign(
-            (
-                names.Entry(
-                    id=album.id,
-                    name=album.name,
-                    created=album.created,
-                    pinned=pins[album.id][1]
-                    if album.id in pins and pins[album.id][0] == album.name
-                    else None,
-                )
-                for album in by_id.values()
-            ),
-            folders=True,
-            casefold=self.ignore_case,
-        )
-        self._album_pins = {
-            album_id: (by_id[album_id].name, name) for album_id, name in shown.items()
-        }
-        return _Albums(
-            at=at,
-            by_id=by_id,
-            names=shown,
-            by_key={self.key(name): album_id for album_id, name in shown.items()},
-        )
 
     # -- the content of an album ----------------------------------------------------------------
 
@@ -224,11 +148,11 @@ class Catalog:
         # The last question: what is noted by us from here on is entered by `noted`.
         values = await self.source.notes(list(assets))
         for asset_id in assets:
-            self._remember(asset_id, values.get(asset_id))
+            self._file_names.remember(asset_id, values.get(asset_id))
         for change in self._asset_changes.get(album.id, ()):
             assets = change.apply(assets)
         folder = Folder(validator=album.validator, assets=assets)
-        self._name(album.id, folder)
+        self._file_names.name(album.id, folder)
         self._folders[album.id] = folder
         return folder
 
@@ -254,58 +178,6 @@ class Catalog:
             assets[asset.id] = attrs.evolve(asset, size=self._sizes.get(asset.id, (0, None))[1])
         return assets
 
-    def _links(self, album_id: str, asset: Asset) -> tuple[Link, ...]:
-        return metadata.links(self._values.get(asset.id), album_id, asset)
-
-    def _name(self, album_id: str, folder: Folder) -> None:
-        """Give all files of a folder their names."""
-        pins = self._pins.get(album_id, {})
-        wanted: dict[str, tuple[Asset, Link]] = {}
-        entries = []
-        for asset in folder.assets.values():
-            for number, link in enumerate(self._links(album_id, asset)):
-                entry_id = asset.id if not number else f"{asset.id}#{number}"
-                wanted[entry_id] = asset, link
-                pinned = pins.get((asset.id, link.key))
-                if not pins and link.name != asset.name:
-                    # A name that is noted was given by somebody: it comes before one that is not.
-                    pinned = link.name
-                entries.append(names.Entry(entry_id, link.name, asset.created, pinned))
-        shown = names.assign(entries, casefold=self.ignore_case)
-        self._pins[album_id] = {}
-        folder.files, folder.by_key, folder.by_asset = {}, {}, {}
-        for entry_id, name in shown.items():
-            self._show(album_id, folder, File(name, *wanted[entry_id]))
-
-    def _show(self, album_id: str, folder: Folder, file: File) -> None:
-        folder.files[file.name] = folder.by_key[self.key(file.name)] = file
-        folder.by_asset[file.asset.id] = (*folder.by_asset.get(file.asset.id, ()), file)
-        self._pins.setdefault(album_id, {})[file.asset.id, file.link.key] = file.name
-
-    def _hide(self, folder: Folder, asset_id: str) -> tuple[File, ...]:
-        """Take an asset's files out; siblings keep the names they were shown under."""
-        files = folder.by_asset.pop(asset_id, ())
-        for file in files:
-            folder.files.pop(file.name, None)
-            folder.by_key.pop(self.key(file.name), None)
-        return files
-
-    def _enter(self, album_id: str, folder: Folder, asset: Asset) -> bool:
-        """Show an asset as it is noted now; False where that takes more than its own names."""
-        pins = self._pins.setdefault(album_id, {})
-        links = self._links(album_id, asset)
-        for file in self._hide(folder, asset.id):
-            if all(link.key != file.link.key for link in links):
-                pins.pop((asset.id, file.link.key), None)
-        clash = False
-        for link in links:
-            name = pins.get((asset.id, link.key)) or names.safe(link.name)
-            if self.key(name) in folder.by_key:
-                clash = True
-                continue
-            self._show(album_id, folder, File(name, asset, link))
-        return not clash
-
     async def siblings(self, album_id: str, name: str) -> list[File]:
         """Files that would be called this if they were alone, and are shown under another name."""
         key = self.key(name)
@@ -324,7 +196,7 @@ class Catalog:
         return [
             asset
             for asset in assets.values()
-            if metadata.noted(self._values.get(asset.id), album_id)
+            if metadata.noted(self._file_names.value(asset.id), album_id)
         ]
 
     async def find_file(self, album_id: str, name: str) -> File | None:
@@ -339,7 +211,7 @@ class Catalog:
         self.source.album_changed(album)
         if self._albums is not None:
             by_id = {**self._albums.by_id, album.id: album}
-            self._albums = self._named(self._albums.at, by_id)
+            self._albums = self._album_names.named(self._albums.at, by_id)
 
     def album_gone(self, album_id: str) -> None:
         """An album was deleted or left by us."""
@@ -347,7 +219,7 @@ class Catalog:
         self.source.album_gone(album_id)
         if self._albums is not None and album_id in self._albums.by_id:
             by_id = {key: album for key, album in self._albums.by_id.items() if key != album_id}
-            self._albums = self._named(self._albums.at, by_id)
+            self._albums = self._album_names.named(self._albums.at, by_id)
         self._forget(album_id)
 
     def _note_album(self, album_id: str, album: Album | None) -> None:
@@ -361,38 +233,29 @@ class Catalog:
         if album_id in self._asset_changes:
             self._asset_changes[album_id].append(_Change(tuple(added), tuple(removed)))
         self.source.changed(album_id, added, removed)
-        pins = self._pins.setdefault(album_id, {})
         folder = self._folders.get(album_id)
         if folder is None:
             return
         for asset_id in removed:
-            folder.assets.pop(asset_id, None)
-            for file in self._hide(folder, asset_id):
-                pins.pop((asset_id, file.link.key), None)
+            self._file_names.leave(album_id, folder, asset_id)
         alone = True
         for asset in added:
             if asset.listed:
                 folder.assets[asset.id] = asset
-                alone = self._enter(album_id, folder, asset) and alone
+                alone = self._file_names.enter(album_id, folder, asset) and alone
         if not alone:
-            self._name(album_id, folder)
+            self._file_names.name(album_id, folder)
 
     def noted(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
         """What is noted of an asset was read or written by us."""
         self.source.noted(asset_id, value)
-        if self._values.get(asset_id) == value:
+        if self._file_names.value(asset_id) == value:
             return
-        self._remember(asset_id, value)
+        self._file_names.remember(asset_id, value)
         for album_id, folder in self._folders.items():
             asset = folder.assets.get(asset_id)
-            if asset is not None and not self._enter(album_id, folder, asset):
-                self._name(album_id, folder)
-
-    def _remember(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
-        if value is None:
-            self._values.pop(asset_id, None)
-        else:
-            self._values[asset_id] = value
+            if asset is not None and not self._file_names.enter(album_id, folder, asset):
+                self._file_names.name(album_id, folder)
 
     def stale(self) -> None:
         """Whatever is known may be wrong: ask Immich at the next look."""
@@ -400,4 +263,4 @@ class Catalog:
 
     def _forget(self, album_id: str) -> None:
         self._folders.pop(album_id, None)
-        self._pins.pop(album_id, None)
+        self._file_names.forget(album_id)

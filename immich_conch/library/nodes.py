@@ -8,7 +8,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from immich_conch.immich.model import Album, Asset
-from immich_conch.library.catalog import File
+from immich_conch.library.naming import File
 from immich_conch.library.pending import IPendingFile
 
 #: SFTP v3 has 32 bits for a time (section 2: clamped to what it can say).

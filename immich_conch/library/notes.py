@@ -15,9 +15,10 @@ from immich_conch.errors import ConchError, MissingPermission, NotFound, Refused
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
 from immich_conch.library import metadata
-from immich_conch.library.catalog import Catalog, File
+from immich_conch.library.catalog import Catalog
 from immich_conch.library.locks import Locks
 from immich_conch.library.metadata import Link, Value
+from immich_conch.library.naming import File
 from immich_conch.library.nodes import asset_key
 from immich_conch.library.removal import Tell, link, remove_asset, unlink
 

@@ -9,7 +9,7 @@ from zope.interface import Attribute, Interface
 
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
-from immich_conch.library.catalog import File
+from immich_conch.library.naming import File
 
 
 class IPendingFile(Interface):

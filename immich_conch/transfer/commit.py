@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich, IUploadBody
 from immich_conch.immich.model import Asset, NewAsset, Uploaded
-from immich_conch.library.catalog import is_hidden
+from immich_conch.library.albums import is_hidden
 from immich_conch.library.removal import link, unlink
 from immich_conch.transfer.overlap import Overlap
 

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from immich_conch.errors import NotFound, Refused, Unsupported
 from immich_conch.immich.model import Asset
 from immich_conch.library import metadata, names
-from immich_conch.library.catalog import File
 from immich_conch.library.locks import Locks
 from immich_conch.library.metadata import Link
+from immich_conch.library.naming import File
 from immich_conch.library.nodes import asset_key
 from immich_conch.library.notes import Notes
 from immich_conch.transfer.commit import Commit, Content, carry_over

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 
 from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
 from immich_conch.library import names
-from immich_conch.library.catalog import File
 from immich_conch.library.locks import Locks
+from immich_conch.library.naming import File
 from immich_conch.library.nodes import asset_key
 from immich_conch.library.notes import Notes
 from immich_conch.library.removal import Tell

@@ -26,7 +26,7 @@ from immich_conch.errors import (
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
 from immich_conch.library import names
-from immich_conch.library.catalog import File
+from immich_conch.library.naming import File
 from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
 from immich_conch.transfer.commits import WAITING
