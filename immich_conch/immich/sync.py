@@ -171,12 +171,13 @@ def parse(lines: Sequence[bytes]) -> list[dict[str, Any]]:
         raise BadAnswer("Immich sent a line that is no JSON.") from error
     if len(parsed) != len(lines):
         raise BadAnswer("Immich sent a line that is no JSON.")
-    for line in parsed:
-        if not (
-            isinstance(line, dict)
-            and isinstance(line.get("type"), str)
-            and isinstance(line.get("data"), dict)
-            and isinstance(line.get("ack"), str)
-        ):
-            raise BadAnswer("Immich sent a line that is none of its sync stream.")
+    try:
+        for line in parsed:
+            # JSON gives these types and none derived from them, nor subscripts others by a text.
+            if type(line["type"]) is not str or type(line["data"]) is not dict:
+                raise TypeError
+            if type(line["ack"]) is not str:
+                raise TypeError
+    except (KeyError, TypeError) as error:
+        raise BadAnswer("Immich sent a line that is none of its sync stream.") from error
     return parsed  # type: ignore[no-any-return]
