@@ -46,6 +46,7 @@ IDLE, QUICK_IDLE = 10.0, 3.0
 #: Seconds within which a change from outside has to show.
 OUTSIDE = 2.0
 RESULTS = Path(__file__).with_name("results")
+SUMMARY = (__doc__ or "").splitlines()[0]
 
 Pair = tuple[Callable[[], float], Callable[[], float]]
 
@@ -78,6 +79,8 @@ class Bench:
             self.cold(peer, library)
             login = self.service(stack, self.place)
             client, other = Client(login), Client(peer)
+            stack.callback(client.close)
+            stack.callback(other.close)
             unused = costs.idle(login.pid, self.idle, self.runs)
             empty = resident_mb(login.pid)
             expect("a walk of sshd's", files_in(other.tree()), library.files)
@@ -89,8 +92,6 @@ class Bench:
             grown = Series("ours", (resident_mb(login.pid),), "MB")
             self.report.add(Figure(f"memory of the service, {empty:.1f} MB before", grown))
             self.changes(client, library)
-            client.close()
-            other.close()
 
     def library(self) -> Library:
         """What is measured."""
@@ -284,7 +285,7 @@ class Bench:
 
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, checked; what is wrong ends the program with a line that says so."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalog", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalog", description=SUMMARY)
     parser.add_argument("--quick", action="store_true", help="a tenth of the files, three runs")
     parser.add_argument("--runs", type=int, help="how often each measure is taken (5, quick 3)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory for table and CSV")

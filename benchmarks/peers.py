@@ -23,6 +23,7 @@ PASSWORD_VARIABLE = "IMMICH_CONCH_BENCH_PASSWORD"
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 20.0
 CALL_SECONDS = 300.0
+FAREWELL_SECONDS = 1.0
 SSHD = "/usr/sbin/sshd"
 #: `twistd`, without the script, which another environment may have lent us no copy of.
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -178,6 +179,9 @@ def ours(place: Path, server: Immich, *options: str) -> Iterator[Login]:
     with running([*command, *options], log, env=environment, cwd=place) as process:
         wait_for_banner(port, process, log)
         yield Login("ours", port, server.email, server.password, pid=process.pid)
+        if not server.counted:
+            # Whoever has just hung up is logged out, and stays no longer in the list of devices.
+            time.sleep(FAREWELL_SECONDS)
 
 
 @contextmanager
