@@ -230,7 +230,7 @@ class Bench:
             )
         )
         worst = Series("ours", tuple(slowest), "ms")
-        self.report.add(Figure(f"stat, warm: the slowest of {STATS}, in a delta", worst))
+        self.report.add(Figure(f"stat, warm: the slowest of {STATS}", worst))
 
         def throughput(whose: Client) -> float:
             wanted = paths(whose)

@@ -25,13 +25,17 @@ class Series:
         return statistics.median(self.values)
 
     @property
-    def worst(self) -> float:
+    def least(self) -> float:
+        """The smallest value."""
+        return min(self.values)
+
+    @property
+    def greatest(self) -> float:
         """The largest value."""
         return max(self.values)
 
     def __str__(self) -> str:
-        low, high = min(self.values), max(self.values)
-        return f"{self.median:.4g} {self.unit} ({low:.4g}..{high:.4g})"
+        return f"{self.median:.4g} {self.unit} ({self.least:.4g}..{self.greatest:.4g})"
 
 
 def _mark(bound: float, at_most: bool, unit: str) -> str:
@@ -114,7 +118,7 @@ class Limit:
         """What the mark is for."""
         if not self.of_worst:
             return self.ours.median
-        return max(self.ours.values) if self.at_most else min(self.ours.values)
+        return self.ours.greatest if self.at_most else self.ours.least
 
     @property
     def met(self) -> bool:

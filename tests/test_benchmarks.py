@@ -117,6 +117,11 @@ def test_what_does_not_grow_at_all_is_on_a_line() -> None:
     assert fit([1, 2, 3], [4, 4, 4]).r_squared == 1
 
 
+def test_growth_by_the_square_is_not_taken_for_linear() -> None:
+    sizes = mirror_memory.SIZES
+    assert fit(sizes, [size**2 for size in sizes]).r_squared < mirror_memory.LINEAR
+
+
 def test_two_points_are_no_evidence() -> None:
     with pytest.raises(ValueError, match="three"):
         fit([1, 2], [1, 2])
