@@ -95,7 +95,8 @@ class Ratio:
     @property
     def cells(self) -> tuple[str, str, str, str]:
         """With the spread of the ratio, run by run, where the runs are pairs."""
-        judged = f"{self.value:.2f} x"
+        # Three digits, so that what misses a mark by a hair is seen to.
+        judged = f"{self.value:.3f} x"
         if len(self.ours.values) == len(self.peer.values):
             pairs = [a / b for a, b in zip(self.ours.values, self.peer.values, strict=True)]
             judged += f" ({min(pairs):.2f}..{max(pairs):.2f})"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +40,7 @@ def test_a_ratio_is_that_of_medians_so_that_one_bad_run_does_not_decide() -> Non
     row = Ratio("walk", series(1.0, 1.0, 9.0), series(2.0, 2.0, 2.0, name="sshd"), 1.0)
     assert row.value == 0.5
     assert row.met
-    assert row.cells[2] == "0.50 x (0.50..4.50)"
+    assert row.cells[2] == "0.500 x (0.50..4.50)"
 
 
 @pytest.mark.parametrize(("ours", "met"), [(1.3, True), (1.31, False)])
@@ -54,7 +56,7 @@ def test_throughput_has_to_be_at_least_its_mark(ours: float, met: bool) -> None:
 
 
 def test_runs_that_are_no_pairs_have_no_ratio_of_their_own() -> None:
-    assert Ratio("walk", series(1.0, 2.0), series(1.0), 1.0).cells[2] == "1.50 x"
+    assert Ratio("walk", series(1.0, 2.0), series(1.0), 1.0).cells[2] == "1.500 x"
 
 
 def test_a_limit_for_the_worst_value_is_missed_by_one_late_change() -> None:
@@ -180,6 +182,40 @@ def test_only_the_last_acknowledgement_of_a_type_is_sent() -> None:
     assert sorted(raw.last_acks(stream)) == ["A|2", "B|1"]
 
 
+class FakeServer:
+    """Tells a change in its first streams, and remembers what was acknowledged."""
+
+    def __init__(self, changes: int) -> None:
+        self.changes, self.streams = changes, 0
+        self.acks: list[list[str]] = []
+
+    @contextmanager
+    def session(self) -> Iterator[FakeServer]:
+        yield self
+
+    def read(self, method: str, path: str, data: Any) -> bytes:
+        assert (method, path) == ("POST", "/api/sync/stream")
+        self.streams += 1
+        changed = b'{"ack": "AssetV2|1"}\n' if self.streams <= self.changes else b""
+        return changed + b'{"ack": "SyncCompleteV1|1"}\n'
+
+    def call(self, method: str, path: str, data: Any) -> None:
+        assert (method, path) == ("POST", "/api/sync/ack")
+        self.acks.append(sorted(data["acks"]))
+
+
+def test_a_delta_is_timed_only_after_everything_was_acknowledged() -> None:
+    server = FakeServer(changes=2)
+    assert len(raw.deltas(server, 3, 5)) == 5  # type: ignore[arg-type]
+    assert server.acks == [["AssetV2|1", "SyncCompleteV1|1"]] * 2
+    assert server.streams == 3 + 5
+
+
+def test_a_library_that_never_rests_gives_no_delta_without_changes() -> None:
+    with pytest.raises(CannotMeasure, match="changes all the time"):
+        raw.deltas(FakeServer(changes=1000), 3, 5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("version", "dialect"), [("2.5.6", 2), ("3.1.0", 3), ("4.0.0", 3)])
 def test_a_version_has_a_dialect(version: str, dialect: int) -> None:
     assert raw.major(version) == dialect
@@ -279,6 +315,17 @@ def test_the_runs_follow_from_quick_unless_given() -> None:
     assert catalog.arguments_of([]).runs == 5
     assert catalog.arguments_of(["--quick"]).runs == 3
     assert catalog.arguments_of(["--quick", "--runs", "1"]).runs == 1
+
+
+def test_what_keeps_the_catalog_from_being_measured_is_one_line_and_no_missed_mark(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(options: Any) -> int:
+        raise CannotMeasure("not installed: rclone")
+
+    monkeypatch.setattr(catalog, "measure", measure)
+    assert catalog.main([]) == 2
+    assert capsys.readouterr().err == "cannot measure: not installed: rclone\n"
 
 
 @pytest.mark.parametrize(
