@@ -119,7 +119,7 @@ class Listener:
     real: Any
     streams: list[list[str]]
 
-    async def sync_stream(self, take: Any, reset: bool = False) -> None:
+    async def sync_stream(self, take: Any, reset: bool = False, only: Any = ()) -> None:
         kinds: list[str] = []
         self.streams.append(kinds)
 
@@ -127,7 +127,7 @@ class Listener:
             kinds.extend(line["type"] for line in lines)
             take(lines)
 
-        await self.real.sync_stream(some, reset)
+        await self.real.sync_stream(some, reset, only)
 
     async def sync_ack(self, acks: Sequence[str]) -> None:
         await self.real.sync_ack(acks)
@@ -236,7 +236,7 @@ class Odd:
     lines: list[dict[str, Any]]
     resets: list[bool]
 
-    async def sync_stream(self, take: Any, reset: bool = False) -> None:
+    async def sync_stream(self, take: Any, reset: bool = False, only: Any = ()) -> None:
         self.resets.append(reset)
         odd, self.lines = self.lines, []
 
@@ -244,7 +244,7 @@ class Odd:
             take([*odd, *lines])
             odd.clear()
 
-        await self.real.sync_stream(some, reset)
+        await self.real.sync_stream(some, reset, only)
 
     async def sync_ack(self, acks: Sequence[str]) -> None:
         await self.real.sync_ack(acks)
