@@ -32,7 +32,7 @@ from benchmarks.peers import (
     ours,
     sshd,
 )
-from benchmarks.process import load, machine, resident_mb
+from benchmarks.process import busy, load, machine, resident_mb
 from benchmarks.tables import Figure, Limit, Ratio, Report, Series
 
 #: Files and albums of the demo.
@@ -131,18 +131,23 @@ class Bench:
         """A service, and a session, of its own for each run."""
 
         def afresh(work: Callable[[Login], float]) -> float:
-            with ExitStack() as stack, tempfile.TemporaryDirectory(dir=self.place) as place:
+            with tempfile.TemporaryDirectory(dir=self.place) as place, ExitStack() as stack:
                 return work(self.service(stack, Path(place)))
+
+        streams: list[float] = []
 
         for name, work in self.walks(library).items():
 
             def bound(work: Callable[[Login], float] = work) -> float:
-                return 1.3 * raw.whole_stream(self.server, self.dialect) + work(peer)
+                streams.append(raw.whole_stream(self.server, self.dialect))
+                return 1.3 * streams[-1] + work(peer)
 
             def mine(work: Callable[[Login], float] = work) -> float:
                 return afresh(work)
 
             self.compare(f"whole tree, cold, {name}", (mine, bound), "1.3 x raw stream + sshd", 1.0)
+
+        self.report.add(Figure("whole stream, raw", Series("raw API", tuple(streams))))
 
         def one_folder(login: Login) -> float:
             client = Client(login)
@@ -337,7 +342,7 @@ def measure(options: argparse.Namespace) -> int:
     """Take all measures; 1 if a mark is missed."""
     need("rclone", "sftp")
     report = Report("catalog", options.out)
-    began = load()
+    began, warning = load(), busy(os.getloadavg()[0])
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = server_of(options, stack, place)
@@ -355,6 +360,8 @@ def measure(options: argparse.Namespace) -> int:
             made=None if real else QUICK_MADE if options.quick else MADE,
         ).run()
     report.note(f"Load of the machine (1, 5, 15 minutes): {began} before, {load()} after")
+    if warning:
+        report.note(warning)
     return report.finish()
 
 

@@ -16,6 +16,7 @@ import csv
 import gc
 import json
 import multiprocessing
+import os
 import random
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from typing import Any
 from attrs import frozen
 
 from benchmarks.fit import NoPlot, fit, need_matplotlib, plot
-from benchmarks.process import MB, load, machine, resident_mb
+from benchmarks.process import MB, busy, load, machine, resident_mb
 from benchmarks.tables import Figure, Limit, Report, Series
 from immich_conch.immich.sync import parse
 from immich_conch.library.records import raw_id
@@ -304,14 +305,13 @@ def draw(path: Path, points: Sequence[Point]) -> None:
 def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, checked; what is wrong ends the program with a line that says so."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mirror_memory", description=SUMMARY)
-    parser.add_argument("--quick", action="store_true", help="up to 10,000 assets, one run")
-    parser.add_argument("--runs", type=int, help="processes for each size (3, quick 1)")
+    parser.add_argument("--quick", action="store_true", help="up to 10,000 assets")
+    parser.add_argument("--runs", type=int, default=3, help="processes for each size (3)")
     parser.add_argument("--assets", type=int, nargs="+", help="sizes, at least three")
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory for table and CSV")
     parser.add_argument("--plot", action="store_true", help="a PNG, too; needs matplotlib")
     options = parser.parse_args(arguments)
     options.assets = sorted(set(options.assets or (QUICK_SIZES if options.quick else SIZES)))
-    options.runs = (1 if options.quick else 3) if options.runs is None else options.runs
     if options.runs < 1:
         parser.error("--runs must be at least 1")
     if options.assets[0] < CHANGED:
@@ -330,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, write it, the CSV and the plot if asked; 1 if a mark is missed."""
     options = arguments_of(arguments)
     report = Report("memory", options.out)
-    began = load()
+    began, warning = load(), busy(os.getloadavg()[0])
     report.note(machine())
     with tempfile.TemporaryDirectory() as place:
         points = measure(options.assets, options.runs, Path(place))
@@ -338,6 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_point(report, point)
     add_growth(report, points)
     report.note(f"Load of the machine (1, 5, 15 minutes): {began} before, {load()} after")
+    if warning:
+        report.note(warning)
     status = report.finish()
     write_points(options.out / "memory-points.csv", points)
     if options.plot:

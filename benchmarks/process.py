@@ -11,6 +11,8 @@ from pathlib import Path
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 MB = 1_000_000
+#: The load up to which a machine counts as left to the benchmark.
+QUIET = 0.5
 
 
 def cpu_seconds_of(line: str) -> float:
@@ -42,6 +44,16 @@ def resident_mb(pid: int | str = "self") -> float:
 def load() -> str:
     """The load of the machine over 1, 5 and 15 minutes."""
     return " ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+def busy(over_one_minute: float) -> str:
+    """What to say of a load that was there before anything was measured; empty if it is low."""
+    if over_one_minute <= QUIET:
+        return ""
+    return (
+        f"The machine was busy (load {over_one_minute:.2f} before): believe no verdict near its "
+        "mark, and repeat this on a quiet one."
+    )
 
 
 def machine() -> str:

@@ -18,7 +18,7 @@ from benchmarks.clients import expect, quoted
 from benchmarks.fit import NoPlot, fit, need_matplotlib
 from benchmarks.libraries import copy_of, put_file
 from benchmarks.peers import PASSWORD_VARIABLE, CannotMeasure, Immich, Login, need
-from benchmarks.process import TICKS, cpu_seconds_of
+from benchmarks.process import TICKS, busy, cpu_seconds_of
 from benchmarks.tables import Figure, Limit, Ratio, Report, Series, table
 
 FOLDER, FILE = 0o040755, 0o100644
@@ -256,6 +256,11 @@ def test_a_path_is_quoted_for_sftps_batch() -> None:
 def test_cpu_time_is_read_whatever_the_process_is_called() -> None:
     line = f"7 (a) b (c)) S 1 7 7 0 -1 4194304 96 0 0 0 {3 * TICKS} {TICKS} 0 0 20 0 1 0"
     assert cpu_seconds_of(line) == 4
+
+
+def test_a_busy_machine_is_told_of_and_a_quiet_one_is_not() -> None:
+    assert busy(0.4) == ""
+    assert "load 5.60 before" in busy(5.6)
 
 
 def test_neither_a_password_nor_a_token_is_shown() -> None:
