@@ -8,7 +8,7 @@ from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
-from immich_conch.immich.model import Album, Asset
+from immich_conch.immich.model import Album
 from immich_conch.library.copying import add_name
 from immich_conch.library.folders import Folders
 from immich_conch.library.naming import File
@@ -82,13 +82,8 @@ class Files(Folders):
             self.tell(album.id, [], [asset.id])
         return trashed
 
-    async def _freed(
-        self, album: Album, file: File, trashed: bool | None, heir: Asset | None = None
-    ) -> None:
-        """A file has lost its name; `heir` is who wants it, nobody else gets it."""
-        if heir is not None:
-            # The name is free only now: the heir is named once more.
-            self.tell(album.id, [heir], [heir.id])
+    async def _freed(self, album: Album, file: File, trashed: bool | None) -> None:
+        """A file has lost its name: what also wants it does not get it."""
         await self.notes.pin_siblings(self.immich, self.catalog, album.id, file.name)
         self._log.info(
             "user {user} removed {name!r} from album {album!r}, asset {asset}: {what}",
@@ -117,27 +112,30 @@ class Files(Folders):
             replaced = None
         if replaced is not None:
             await self.may_overwrite(replaced.asset)
-        trashed = None
+        fate: list[bool | None] = []
 
         async def replace() -> None:
-            nonlocal trashed
             if replaced is not None:
                 with suppress(NotFound):  # it has lost the name by another hand
-                    trashed = await self._drop_link(album, replaced)
+                    fate.append(await self._drop_link(album, replaced))
+                # The name is free only now: the file is named once more.
+                self.tell(album.id, [asset], [asset.id])
 
         keys = [asset_key(file.asset) for file in (node.file, replaced) if file is not None]
-        async with self.locks.hold(*keys):
-            if album.id != node.album.id:
-                await self.notes.move(
-                    self.immich, self.tell, node.file, node.album.id, album.id, name, replace
-                )
-            elif replaced is None:
-                await self.notes.rename(self.immich, album.id, node.file, name)
-            else:
-                await add_name(self.notes, self.immich, album.id, node.file, name)
-                await replace()
-                await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+        try:
+            async with self.locks.hold(*keys):
+                if album.id != node.album.id:
+                    await self.notes.move(
+                        self.immich, self.tell, node.file, node.album.id, album.id, name, replace
+                    )
+                elif replaced is None:
+                    await self.notes.rename(self.immich, album.id, node.file, name)
+                else:
+                    await add_name(self.notes, self.immich, album.id, node.file, name)
+                    await replace()
+                    await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+        finally:
+            if replaced is not None and fate:
+                await self._freed(album, replaced, fate[0])
         self.pending.drop_partial(album.id, name)
-        if replaced is not None:
-            await self._freed(album, replaced, trashed, asset)
         await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)

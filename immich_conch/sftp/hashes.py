@@ -75,6 +75,7 @@ class Hashes:
     uploads: Uploads
     clock: IReactorTime
     _running: set[Deferred[Any]] = field(factory=set, init=False)
+    _stopped: bool = field(default=False, init=False)
 
     # -- files as sources
 
@@ -181,7 +182,9 @@ class Hashes:
         except CancelledError:
             if late:
                 raise Refused("This took too long.") from None
-            raise NotFound("The session has ended.") from None
+            if self._stopped:
+                raise NotFound("The session has ended.") from None
+            raise
         finally:
             self._running.discard(running)
             if timer.active():
@@ -189,5 +192,6 @@ class Hashes:
 
     def stop(self) -> None:
         """The session has ended."""
+        self._stopped = True
         for running in list(self._running):
             running.cancel()
