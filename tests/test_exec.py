@@ -220,6 +220,24 @@ async def test_files_are_read_one_at_a_time_and_not_once_nobody_waits(tmp_path: 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_user_runs_so_many_commands_at_once_and_probes_wait_for_none(
+    tmp_path: Path,
+) -> None:
+    async with shell(tmp_path) as s:
+        external(s)
+        s.r.demo.faults.add("hang", method="GET", route="/assets/{id}/original", count=None)
+        running = [s.start(b"sha1sum '/Album of a.jpg/a.jpg'") for _ in range(PARALLEL + 3)]
+        await until(lambda: s.r.demo.requests[DOWNLOAD] == 1)
+        assert (s.commands.slots.tokens, len(s.commands.slots.waiting)) == (0, 3)
+        assert await s.start(b"sha1sum") == (0, EMPTY, b"")
+        for one in running:
+            one.cancel()
+            with pytest.raises(CancelledError):
+                await one
+        assert (s.commands.slots.tokens, s.session.lease.holders) == (PARALLEL, 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     async with shell(tmp_path) as s:
         external(s)
