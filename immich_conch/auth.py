@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from twisted.conch.avatar import ConchUser
 from twisted.conch.interfaces import IConchUser
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,6 +28,8 @@ from immich_conch.accounts import PASSWORD, Accounts, key_credential
 from immich_conch.counters import Counters
 from immich_conch.errors import BadCredentials, ConchError, Unreachable
 from immich_conch.immich.interfaces import IImmich, IImmichServer
+from immich_conch.sftp.commands import PARALLEL, Commands
+from immich_conch.sftp.hashes import Hashes
 from immich_conch.sftp.packets import FileTransferServer
 from immich_conch.sftp.server import SFTPServer
 from immich_conch.ssh.userauth import NotCounted
@@ -118,14 +121,17 @@ class _Session(FileTransferServer):
 
 
 class Avatar(ConchUser):
-    """A logged-in user on one SSH connection: the SFTP subsystem and nothing else."""
+    """A logged-in user on one SSH connection: the SFTP subsystem and `sha1sum`, nothing else."""
 
     exec_refusal = b"This is an SFTP service; there is no shell here.\n"
 
-    def __init__(self, make: Callable[[Avatar], SFTPServer], lease: Lease) -> None:
+    def __init__(
+        self, make: Callable[[Avatar], SFTPServer], lease: Lease, commands: Commands
+    ) -> None:
         super().__init__()
         self.lease = lease
         self._make = make
+        self.run_command = commands.run
         self.subsystemLookup = {b"sftp": self._sftp}
 
     def _sftp(self, data: bytes, avatar: Any) -> FileTransferServer:
@@ -145,6 +151,8 @@ class Realm:
     clock: IReactorTime
     now: Callable[[], float]
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
+    #: Shared by a user's connections, and gone with the last of them.
+    _slots: WeakValueDictionary[str, DeferredSemaphore] = Factory(WeakValueDictionary)
 
     _log = Logger()
 
@@ -153,7 +161,7 @@ class Realm:
         if IConchUser not in interfaces:
             raise NotImplementedError("only IConchUser")
         lease = self.accounts.enter(avatarId.immich, avatarId.credential)
-        avatar = Avatar(self._server, lease)
+        avatar = Avatar(self._server, lease, self._commands(lease))
         self.accounts.counters.add("logins")
         self._log.info(
             "user {user} logged in with {what}",
@@ -161,6 +169,15 @@ class Realm:
             what="an API key" if lease.immich.is_key else "a password",
         )
         return IConchUser, avatar, avatar.logout
+
+    def _commands(self, lease: Lease) -> Commands:
+        user_id = lease.immich.user.id
+        slots = self._slots.get(user_id)
+        if slots is None:
+            slots = self._slots[user_id] = DeferredSemaphore(PARALLEL)
+        accounts = self.accounts
+        hashes = Hashes(lease, accounts.tree(lease), accounts.uploads(lease), self.clock)
+        return Commands(hashes, slots)
 
     def _server(self, avatar: Avatar) -> SFTPServer:
         lease = avatar.lease

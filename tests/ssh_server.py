@@ -79,7 +79,7 @@ class World:
 
     files: Files = field(factory=Files)
     subsystems: dict[bytes, Any] = field(factory=dict)
-    run_command: Callable[[bytes], Any] | None = None
+    run_command: Callable[..., Any] | None = None
     check: Callable[[bytes], Any] | None = None
     tried: list[bytes] = field(factory=list)
     opened: list[Any] = field(factory=list)

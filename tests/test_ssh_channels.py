@@ -347,9 +347,36 @@ def test_a_command_is_refused_after_it_was_accepted() -> None:
 def test_a_command_that_is_left_alone_is_cancelled() -> None:
     wire = Wire.with_channel()
     cancelled: list[object] = []
-    wire.avatar.run_command = lambda command: Deferred(cancelled.append)
+    wire.avatar.run_command = lambda command, out, err: Deferred(cancelled.append)
     wire.request(b"exec", ns(b"sha1sum /a"))
     wire.get(numbers.MSG_CHANNEL_EOF)
     assert wire.kinds() == [numbers.MSG_CHANNEL_SUCCESS]
     wire.get(numbers.MSG_CHANNEL_CLOSE)
     assert len(cancelled) == 1
+
+
+def test_a_commands_output_waits_for_the_window_and_its_status_for_the_output() -> None:
+    wire = Wire.with_channel(window=0)
+
+    def run(command: bytes, out: Any, err: Any) -> int:
+        out(b"to stdout")
+        err(b"to stderr")
+        return 3
+
+    wire.avatar.run_command = run
+    wire.request(b"exec", ns(b"both"))
+    assert wire.kinds() == [numbers.MSG_CHANNEL_SUCCESS]
+    wire.sent.clear()
+    wire.get(numbers.MSG_CHANNEL_WINDOW_ADJUST, struct.pack("!L", 4))
+    assert wire.sent == [
+        (numbers.MSG_CHANNEL_EXTENDED_DATA, struct.pack("!LL", 77, 1) + ns(b"to s"))
+    ]
+    wire.sent.clear()
+    wire.get(numbers.MSG_CHANNEL_WINDOW_ADJUST, struct.pack("!L", 100))
+    assert wire.kinds() == [
+        numbers.MSG_CHANNEL_EXTENDED_DATA,
+        numbers.MSG_CHANNEL_DATA,
+        *GOODBYE,
+    ]
+    assert wire.sent[0][1].endswith(ns(b"tderr")) and wire.sent[1][1].endswith(ns(b"to stdout"))
+    assert status_of(wire) == 3

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
-from immich_conch.immich.model import Album, Asset
+from immich_conch.immich.model import Album
+from immich_conch.library.copying import add_name
 from immich_conch.library.folders import Folders
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import FileNode, Node, PendingNode, asset_key
@@ -63,48 +66,76 @@ class Files(Folders):
                 return
         await self._remove_link(album, file)
 
-    async def _remove_link(self, album: Album, file: File, heir: Asset | None = None) -> None:
-        """Remove a file by the delete rule; `heir` is who wants its name."""
+    async def _remove_link(self, album: Album, file: File) -> None:
+        """Remove a file by the delete rule."""
+        async with self.locks.hold(asset_key(file.asset)):
+            trashed = await self._drop_link(album, file)
+        await self._freed(album, file, trashed)
+
+    async def _drop_link(self, album: Album, file: File) -> bool | None:
+        """Apply the delete rule, as `Notes.drop`; callers hold the asset's lock."""
         asset = file.asset
-        async with self.locks.hold(asset_key(asset)):
-            trashed = await self.notes.drop(
-                self.immich, album.id, asset, file.link.name, final_delete=self.final_delete
-            )
-            if trashed is not None:
-                self.tell(album.id, [], [asset.id])
-        if heir is not None:
-            # The name is free only now: the heir is named once more.
-            self.tell(album.id, [heir], [heir.id])
+        trashed = await self.notes.drop(
+            self.immich, album.id, asset, file.link.name, final_delete=self.final_delete
+        )
+        if trashed is not None:
+            self.tell(album.id, [], [asset.id])
+        return trashed
+
+    async def _freed(self, album: Album, file: File, trashed: bool | None) -> None:
+        """A file has lost its name: what also wants it does not get it."""
         await self.notes.pin_siblings(self.immich, self.catalog, album.id, file.name)
         self._log.info(
             "user {user} removed {name!r} from album {album!r}, asset {asset}: {what}",
             user=self.immich.user.email,
             name=file.name,
             album=album.name,
-            asset=asset.id,
+            asset=file.asset.id,
             what=_FATES[trashed],
         )
 
     async def _move(self, node: FileNode, album: Album, name: str, existing: Node | None) -> None:
         """Give a committed file another name, another album, or both.
 
-        In another album it is added first, and removed here after.
+        It is added first, then what had the name goes, and last it leaves its old place: whatever
+        fails on the way, it is in both places and never in none.
         """
         if isinstance(existing, PendingNode):
-            raise AlreadyExists("An upload of this name is still on its way.")
+            if not await self.pending.bring_in(existing.pending):
+                raise AlreadyExists("An upload of this name is still on its way.")
+            there = await self.catalog.find_file(album.id, name)
+            existing = None if there is None else FileNode(album, there)
         await self.pending.finish_removals(album.id, name)
         replaced = existing.file if isinstance(existing, FileNode) else None
-        if replaced is not None and replaced.asset.id == node.file.asset.id:
+        asset = node.file.asset
+        if replaced is not None and replaced.asset.id == asset.id:
             replaced = None
         if replaced is not None:
             await self.may_overwrite(replaced.asset)
-        async with self.locks.hold(asset_key(node.file.asset)):
-            if album.id == node.album.id:
-                await self.notes.rename(self.immich, album.id, node.file, name)
-            else:
-                await self.notes.move(
-                    self.immich, self.tell, node.file, node.album.id, album.id, name
-                )
-        if replaced is not None:
-            await self._remove_link(album, replaced, node.file.asset)
+        fate: list[bool | None] = []
+
+        async def replace() -> None:
+            if replaced is not None:
+                with suppress(NotFound):  # it has lost the name by another hand
+                    fate.append(await self._drop_link(album, replaced))
+                # The name is free only now: the file is named once more.
+                self.tell(album.id, [asset], [asset.id])
+
+        keys = [asset_key(file.asset) for file in (node.file, replaced) if file is not None]
+        try:
+            async with self.locks.hold(*keys):
+                if album.id != node.album.id:
+                    await self.notes.move(
+                        self.immich, self.tell, node.file, node.album.id, album.id, name, replace
+                    )
+                elif replaced is None:
+                    await self.notes.rename(self.immich, album.id, node.file, name)
+                else:
+                    await add_name(self.notes, self.immich, album.id, node.file, name)
+                    await replace()
+                    await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+        finally:
+            if replaced is not None and fate:
+                await self._freed(album, replaced, fate[0])
+        self.pending.drop_partial(album.id, name)
         await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)

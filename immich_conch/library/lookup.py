@@ -38,6 +38,16 @@ from immich_conch.library.removal import Tell, may_delete
 #: asset would be in the album and the old one could not leave it.
 OVERWRITE_PERMISSIONS = ("asset.copy", "asset.update", "asset.delete", "albumAsset.delete")
 
+#: A key that is allowed none of these changes nothing: what it sees is shown as read-only.
+CHANGING_PERMISSIONS = (
+    "asset.upload",
+    "asset.delete",
+    "albumAsset.create",
+    "albumAsset.delete",
+    "album.create",
+    "album.delete",
+)
+
 
 @define(eq=False)
 class Lookup:
@@ -125,12 +135,12 @@ class Lookup:
 
     def root_info(self, modified: float) -> Info:
         """The attributes of `/`."""
-        mode = 0o555 if self.read_only else 0o755
+        mode = 0o755 if self.may_change else 0o555
         return Info(stat.S_IFDIR | mode, 0, clamp_time(modified))
 
     def info(self, node: AlbumNode | FileNode | PendingNode) -> Info:
         """The attributes of a node."""
-        writable = not self.read_only and node.album.role != "viewer"
+        writable = self.may_change and node.album.role != "viewer"
         if isinstance(node, AlbumNode):
             mode = stat.S_IFDIR | (0o755 if writable else 0o555)
             return Info(mode, 0, clamp_time(node.album.updated))
@@ -165,6 +175,11 @@ class Lookup:
         return entries
 
     # -- what may be changed --------------------------------------------------------------------
+
+    @property
+    def may_change(self) -> bool:
+        """Whether this session may change anything at all, as modes show it."""
+        return not self.read_only and any(map(self.immich.allowed, CHANGING_PERMISSIONS))
 
     def _writable(self) -> None:
         if self.read_only:

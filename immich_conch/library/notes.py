@@ -6,7 +6,7 @@ written it.  Callers hold the asset's lock, so that two changes here cannot undo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from attrs import define
 from twisted.logger import Logger
@@ -116,12 +116,19 @@ class Notes:
         await self.write(immich, asset, before, after)
 
     async def move(
-        self, immich: IImmich, tell: Tell, file: File, source: str, target: str, name: str
+        self,
+        immich: IImmich,
+        tell: Tell,
+        file: File,
+        source: str,
+        target: str,
+        name: str,
+        added: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Move a file from one album to another, under a name there; as `rename`.
 
         Noted first, so that it is never shown under a name that nobody gave it; then added, then
-        removed.
+        removed.  `added` runs in between.
         """
         asset, old = file.asset, file.link.name
         before = await self.read(immich, asset)
@@ -136,6 +143,8 @@ class Notes:
         await self.write(immich, asset, before, after)
         await link(immich, target, asset.id)
         tell(target, [asset], [])
+        if added is not None:
+            await added()
         rest = metadata.removed(here, old)
         if rest:
             last = metadata.with_links(after, source, asset, rest)

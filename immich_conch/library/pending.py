@@ -74,6 +74,12 @@ class IPending(Interface):
         `replaces` is the asset that has the name.  False: it is in Immich by now, look again.
         """
 
+    async def bring_in(file: Any) -> bool:
+        """Bring a whole file under its final name into Immich now; raises what the commit raised.
+
+        False: it is not that far, a client still writes it or has to rename it.
+        """
+
     async def remove(file: Any) -> bool:
         """The client takes a file back; whether what it was to overwrite has to go too.
 

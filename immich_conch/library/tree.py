@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from attrs import define
 
-from immich_conch.errors import AlreadyExists, Denied
+from immich_conch.errors import AlreadyExists, Denied, Refused
 from immich_conch.library import names
+from immich_conch.library.copying import add_name, add_place
 from immich_conch.library.files import Files
-from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode
+from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode, asset_key
 from immich_conch.library.paths import Path
 
 
@@ -53,6 +54,39 @@ class Tree(Files):
         if same_place and source.name == target.name:
             return
         await self._move(node, album, name, existing)
+
+    async def link(self, source: Path, target: Path) -> None:
+        """`hardlink@openssh.com`: a file in another album as well, or under a second name.
+
+        An upload that only waits for its time is brought into Immich first.  Raises AlreadyExists,
+        and what `copying` raises.
+        """
+        self._writable()
+        node = await self.resolve(source)
+        while isinstance(node, PendingNode):
+            if not await self.pending.bring_in(node.pending):
+                raise Refused("This file is still being uploaded; it can be linked later.")
+            node = await self.resolve(source)
+        if not isinstance(node, FileNode):
+            raise Denied("Folders cannot be linked.")
+        album = await self.album_for_writing(target)
+        name = names.check_new(target.name)
+        if await self.find(target) is not None:
+            raise AlreadyExists
+        await self.pending.finish_removals(album.id, name)
+        async with self.locks.hold(asset_key(node.file.asset)):
+            if album.id == node.album.id:
+                await add_name(self.notes, self.immich, album.id, node.file, name)
+            else:
+                await add_place(self.notes, self.immich, self.tell, node.file, album.id, name)
+        self.pending.drop_partial(album.id, name)
+        self._log.info(
+            "user {user} linked asset {asset} as {name!r} in album {album!r}",
+            user=self.immich.user.email,
+            asset=node.file.asset.id,
+            name=name,
+            album=album.name,
+        )
 
     async def set_time(self, path: Path, time: float) -> None:
         """A time set by path: settles an upload in flight, is noted for a committed file.

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from immich_conch.errors import Denied
+from immich_conch.immich.model import Asset
 from immich_conch.library.nodes import Info
 from immich_conch.transfer.download import Reader
 from immich_conch.transfer.spool_file import SpoolFile
@@ -48,6 +49,7 @@ class AssetHandle:
     """An asset opened for reading.  `info` is as it was at OPEN; so are the bytes."""
 
     reader: Reader
+    asset: Asset
     info: Info
     set_attrs: Callable[[Attrs], Awaitable[None]]
 

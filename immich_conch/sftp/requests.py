@@ -36,6 +36,7 @@ from twisted.conch.ssh.filetransfer import (
 )
 
 from immich_conch.sftp import wire
+from immich_conch.sftp.extensions import Named
 from immich_conch.sftp.ordering import Entry, Handle, Request, Touch
 from immich_conch.sftp.wire import Reader
 
@@ -302,7 +303,9 @@ def _extended(session: Session, number: int, fields: Reader) -> Request:
                 return handle.target
         return session.handle(handle_id).target
 
-    def reply(answer: bytes | None) -> bytes:
+    def reply(answer: bytes | Named | None) -> bytes:
+        if isinstance(answer, Named):
+            return wire.names(number, [wire.pack_entry(answer.path, answer.path, {})])
         if name == b"posix-rename@openssh.com":
             session.renamed(*names)
         return ok(number) if answer is None else wire.extended_reply(number, answer)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache, partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from attrs import define
+from attrs import Factory, define
 from twisted.conch.interfaces import ISFTPServer
 from twisted.conch.ssh.filetransfer import (
     FXF_APPEND,
@@ -33,12 +33,13 @@ from immich_conch.errors import (
     SessionRevoked,
     Unsupported,
 )
-from immich_conch.immich.model import Album, Asset, Storage
+from immich_conch.immich.model import Album
 from immich_conch.library import names
 from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode, RootNode
 from immich_conch.library.paths import Path, parse
 from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
+from immich_conch.sftp.extended import Extended, ExtendedAnswer
 from immich_conch.sftp.handles import (
     AssetHandle,
     Attrs,
@@ -47,9 +48,9 @@ from immich_conch.sftp.handles import (
     UploadHandle,
     attributes,
 )
+from immich_conch.sftp.hashes import Hashes
 from immich_conch.sftp.longname import is_recent, longname
 from immich_conch.sftp.wire import pack_listed
-from immich_conch.transfer.download import Reader
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
 from immich_conch.transfer.upload import Base, State, Upload
 from immich_conch.transfer.uploads import Uploads
@@ -62,6 +63,10 @@ PACKED_ENTRIES = 32_768
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def _no_handles(handle_id: bytes) -> Any:
+    raise Malformed
 
 
 def _served(
@@ -112,6 +117,12 @@ class SFTPServer:
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
     #: ISFTPServer asks for it; nothing here needs it.
     avatar: Any = None
+    _hashes: Hashes = Factory(
+        lambda self: Hashes(self.lease, self.tree, self.uploads, self.clock), takes_self=True
+    )
+    _extended: Extended = Factory(
+        lambda self: Extended(self._hashes, self._set_attrs, MAX_HANDLES), takes_self=True
+    )
 
     _log = Logger()
 
@@ -123,6 +134,7 @@ class SFTPServer:
 
     def ended(self) -> None:
         """The channel is gone."""
+        self._hashes.stop()
         self.uploads.session_ended(self)
 
     # -- looking -----------------------------------------------------------------------------------
@@ -238,12 +250,8 @@ class SFTPServer:
         asset = node.file.asset
         if asset.size is None:
             raise Refused("Immich has no file for this asset now (its library is offline).")
-        return AssetHandle(self._reader(asset, asset.size), self.tree.info(node), set_attrs)
-
-    def _reader(self, asset: Asset, size: int) -> Reader:
-        immich = self.lease.immich
-        return Reader(
-            lambda offset, etag: immich.download(asset.id, offset, etag), size, self.clock
+        return AssetHandle(
+            self._hashes.reader(asset, asset.size), asset, self.tree.info(node), set_attrs
         )
 
     async def _open_for_writing(self, path: Path, flags: int, attrs: Attrs) -> UploadHandle:
@@ -305,7 +313,7 @@ class SFTPServer:
             if not truncate:
                 if asset.size is None:
                     raise Refused("Immich has no file for this asset now (its library is offline).")
-                reader = self._reader(asset, asset.size)
+                reader = self._hashes.reader(asset, asset.size)
                 base = Base(asset.size, reader.read, reader.close)
         return self.uploads.open(self.lease, album, name, base, self, replaces)
 
@@ -316,35 +324,10 @@ class SFTPServer:
         self,
         extendedName: bytes,
         extendedData: bytes,
-        handle_of: Callable[[bytes], Any] | None = None,
-    ) -> bytes | None:
-        """EXTENDED: a payload for EXTENDED_REPLY, or None for OK."""
-        if extendedName == extensions.LIMITS:
-            extensions.strings(extendedData, 0)
-            return extensions.pack_limits(MAX_HANDLES)
-        if extendedName == extensions.POSIX_RENAME:
-            old, new = extensions.strings(extendedData, 2)
-            await self.tree.rename(parse(old), parse(new), replace=True)
-            return None
-        if extendedName == extensions.STATVFS:
-            # The path need not exist: KIO asks for the file it is going to write.
-            parse(*extensions.strings(extendedData, 1))
-            return extensions.pack_statvfs(await self._storage(), self.tree.read_only)
-        if extendedName == extensions.FSYNC:
-            assert handle_of is not None
-            handle = handle_of(*extensions.strings(extendedData, 1))
-            if isinstance(handle, UploadHandle):
-                await self.uploads.in_file(handle.upload, handle.upload.file.flush)
-            return None
-        raise Unsupported
-
-    async def _storage(self) -> Storage:
-        """The user's quota, or the server's disk."""
-        user = await self.lease.immich.me()
-        if user.quota_size is not None:
-            used = user.quota_used or 0
-            return Storage(user.quota_size, used, max(0, user.quota_size - used))
-        return await self.lease.immich.storage()
+        handle_of: Callable[[bytes], Any] = _no_handles,
+    ) -> ExtendedAnswer:
+        """EXTENDED: a payload for EXTENDED_REPLY, a path for NAME, or None for OK."""
+        return await self._extended.answer(extendedName, extendedData, handle_of)
 
 
 @lru_cache(maxsize=PACKED_ENTRIES)

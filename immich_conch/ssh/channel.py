@@ -93,13 +93,29 @@ def _nothing() -> None:
     pass
 
 
+def _cut(chunks: deque[memoryview], most: int) -> tuple[list[bytes | memoryview], int]:
+    """Take up to `most` bytes off the front; the pieces and their bytes together."""
+    pieces: list[bytes | memoryview] = []
+    room = most
+    while room and chunks:
+        chunk = chunks[0]
+        if len(chunk) <= room:
+            pieces.append(chunks.popleft())
+            room -= len(chunk)
+        else:
+            pieces.append(chunk[:room])
+            chunks[0] = chunk[room:]
+            room = 0
+    return pieces, most - room
+
+
 class SessionChannel(_Channel):
     """One session.  Made by `Connection`; `request` and the `…Received` are its inputs.
 
     Of the avatar it uses `subsystemLookup` (name -> factory `(data, avatar) -> protocol`), and
     where they are there `exec_refusal` (one line for whoever asks for a shell) and
-    `run_command(command)`, which gives a command's output as bytes, or None to refuse it; or an
-    awaitable of either.
+    `run_command(command, out, err)`, which answers with the command's exit status, or None to
+    refuse it; or an awaitable of either.  `out` and `err` take what it prints, a piece at a time.
     """
 
     name = b"session"
@@ -112,6 +128,7 @@ class SessionChannel(_Channel):
         self.drained: Callable[[], None] = _nothing
         self.ends_connection = False
         self._chunks: deque[memoryview] = deque()
+        self._errors: deque[memoryview] = deque()
         self._unacked = 0
         self._protocol: Any = None
         self._taken = False
@@ -159,15 +176,14 @@ class SessionChannel(_Channel):
         self._command = Deferred.fromCoroutine(self._await(run, command))
         self._command.addErrback(self._command_failed)
 
-    async def _await(self, run: Callable[[bytes], Any], command: bytes) -> None:
-        output = run(command)
-        if isawaitable(output):
-            output = await output
-        if output is None:
+    async def _await(self, run: Callable[..., Any], command: bytes) -> None:
+        status = run(command, self.write, self.write_error)
+        if isawaitable(status):
+            status = await status
+        if status is None:
             self._refuse()
         else:
-            self.writeSequence((output,))
-            self.finish(0)
+            self.finish(status)
 
     def _command_failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
@@ -176,10 +192,10 @@ class SessionChannel(_Channel):
 
     def _refuse(self) -> None:
         line = getattr(self.avatar, "exec_refusal", REFUSAL)
-        # On stderr: rclone and old scp read answers of a command from stdout.
-        if not self.localClosed and len(line) <= self.remoteWindowLeft:
-            self.remoteWindowLeft -= len(line)
-            self.conn.sendExtendedData(self, EXTENDED_DATA_STDERR, line)
+        # On stderr: rclone and old scp read answers of a command from stdout.  Nobody is kept
+        # waiting for it who leaves no room for it.
+        if len(line) <= self.remoteWindowLeft:
+            self.write_error(line)
         self.finish(1)
 
     # -- data in
@@ -239,6 +255,13 @@ class SessionChannel(_Channel):
         """Queue one piece."""
         self.writeSequence((data,))
 
+    def write_error(self, data: bytes) -> None:
+        """Queue one piece for stderr, which shares the window (RFC 4254, section 5.2)."""
+        if data and not self.localClosed and self._status is None:
+            self._errors.append(memoryview(data))
+            self.buffered += len(data)
+            self._send()
+
     def addWindowBytes(self, data: int) -> None:
         """The peer takes `data` more bytes."""
         self.remoteWindowLeft = min(self.remoteWindowLeft + data, _MAX_WINDOW)
@@ -252,22 +275,17 @@ class SessionChannel(_Channel):
             self.drained()
 
     def _send(self) -> None:
-        chunks, conn = self._chunks, self.conn
+        conn = self.conn
         while self.buffered and self.remoteWindowLeft and conn.can_write:
-            room = size = min(self.remoteWindowLeft, self.remoteMaxPacket, self.buffered)
-            pieces: list[bytes | memoryview] = []
-            while room:
-                chunk = chunks[0]
-                if len(chunk) <= room:
-                    pieces.append(chunks.popleft())
-                    room -= len(chunk)
-                else:
-                    pieces.append(chunk[:room])
-                    chunks[0] = chunk[room:]
-                    room = 0
+            most = min(self.remoteWindowLeft, self.remoteMaxPacket)
+            of_errors = bool(self._errors)
+            pieces, size = _cut(self._errors or self._chunks, most)
             self.buffered -= size
             self.remoteWindowLeft -= size
-            conn.sendData(self, pieces)
+            if of_errors:
+                conn.sendExtendedData(self, EXTENDED_DATA_STDERR, b"".join(pieces))
+            else:
+                conn.sendData(self, pieces)
         if self._status is not None and not self.buffered:
             self._say_goodbye(self._status)
 
@@ -321,6 +339,7 @@ class SessionChannel(_Channel):
 
     def _drop_output(self) -> None:
         self._chunks.clear()
+        self._errors.clear()
         self.buffered = 0
 
     def _end_protocol(self, error: Exception) -> None:

@@ -80,7 +80,7 @@ class Landing:
             if in_album:
                 self.landed(upload.album_id, upload.name, asset.id)
         if asset.size is None:
-            asset = attrs.evolve(asset, size=upload.file.size)
+            asset = attrs.evolve(asset, size=upload.size)
         if not in_album:
             return Landed(asset, in_album=False)
         landed, free = await self._replace(upload, lease, asset)
@@ -106,7 +106,7 @@ class Landing:
         content = Content(
             name=upload.name,
             modified=upload.modified,
-            size=upload.file.size,
+            size=upload.size,
             checksum=upload.checksum,
             body=upload.body,
             overlap=upload.overlap,

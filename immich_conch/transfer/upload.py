@@ -135,6 +135,8 @@ class Upload:
     overlap: Overlap | None = field(default=None, repr=False)
     #: Begins such an upload where that is worth it; called after each WRITE until it answers.
     begin_overlap: Callable[[], Overlap | None] | None = field(default=None, repr=False)
+    #: The SHA-1 of the asset that lies under it, while it is a copy of that and nothing else.
+    copy_of: bytes | None = None
     #: How far into the base a hole still shows the base; FSETSTAT of a smaller size lowers it.
     _base_reach: int = field(init=False, default=0)
 
@@ -154,6 +156,11 @@ class Upload:
         return max(self.file.size, self._base_reach)
 
     @property
+    def untouched(self) -> bool:
+        """Whether it is as OPEN made it: nothing was written, and nothing lies under it."""
+        return self.state is State.OPEN and self.base is None and not (self.changed or self.size)
+
+    @property
     def modified(self) -> float:
         """The time it shows: the client's, else the time of arrival."""
         return self.arrived if self.time is None else self.time
@@ -168,6 +175,7 @@ class Upload:
             self.poison = error
             raise
         self.changed = True
+        self.copy_of = None
         if self.overlap is not None:
             if self.overlap.wrote(offset):
                 self.overlap = None
@@ -190,8 +198,21 @@ class Upload:
             raise
         self._base_reach = min(self._base_reach, size)
         self.changed = True
+        self.copy_of = None
         if self.overlap is not None and self.overlap.wrote(size):
             self.overlap = None
+
+    def lay_under(self, base: Base, checksum: bytes) -> None:
+        """Make an untouched upload a copy of what Immich has under this SHA-1."""
+        self.stop_overlap()
+        self.base, self._base_reach = base, base.size
+        self.copy_of = checksum
+        self.changed = True
+
+    def spoil(self, error: Exception) -> None:
+        """What was to be written could not be had: CLOSE keeps nothing."""
+        if self.poison is None and self.state is State.OPEN:
+            self.poison = error if isinstance(error, ConchError) else Refused("A copy failed.")
 
     def stop_overlap(self) -> None:
         """The upload beside the writing is not wanted any more."""
@@ -237,6 +258,7 @@ class Upload:
         `breathe` lets others have their turn between two pieces.
         """
         assert self.base is not None
+        self.copy_of = None
         for low, high in self.file.written.gaps(self._base_reach):
             while low < high:
                 piece = await _base_bytes(self.base, low, min(FILL_CHUNK, high - low))
@@ -259,7 +281,9 @@ class Upload:
             lease.release()
 
     def body(self) -> IUploadBody:
-        """The bytes for Immich, from the start."""
+        """The bytes for Immich, from the start; raises NotFound for a copy, which has none."""
+        if self.copy_of is not None:
+            raise NotFound("The file that was to be copied is gone.")
         return SpoolBody(self.file, self.file.size)
 
     def entry(self, user_id: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ time or the RENAME on another connection of the same user (CLIENTS.md, section 5
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -30,9 +30,9 @@ from immich_conch.library.naming import File
 from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
 from immich_conch.transfer.commits import WAITING
+from immich_conch.transfer.copies import Copies
 from immich_conch.transfer.landing import wanted_link
 from immich_conch.transfer.lease import Lease
-from immich_conch.transfer.upkeep import Upkeep
 from immich_conch.transfer.upload import Base, State, Upload
 
 #: Seconds that an upload beside the writing waits for the RENAME of its file.
@@ -41,7 +41,7 @@ PARKED_OVERLAP = 60.0
 
 @implementer(IPending)
 @define(eq=False)
-class Uploads(Upkeep):
+class Uploads(Copies):
     """The uploads of one user.
 
     What is done with one upload is done one after the other, whichever session asks: each holds
@@ -76,21 +76,6 @@ class Uploads(Upkeep):
     def busy(self) -> bool:
         """Whether anything of the user is on its way."""
         return bool(len(self._places) or len(self.removals))
-
-    def is_temporary(self, name: str, takes: Callable[[str], bool]) -> bool:
-        """Whether a name says that a RENAME will follow."""
-        return names.is_temporary(name, self.patterns, takes)
-
-    async def check_type(self, lease: Lease, name: str) -> bool:
-        """Whether the name is a temporary one; raises Denied for a type Immich does not take."""
-        types = await lease.immich.server.media_types()
-        self._takes = types.takes
-        if self.is_temporary(name, types.takes):
-            return True
-        extension = names.split_extension(name)[1]
-        if not types.takes(extension):
-            raise Denied(f"Immich takes no files of the type {extension or '(none)'}.")
-        return False
 
     # -- a client writes ------------------------------------------------------------------------
 
@@ -180,6 +165,8 @@ class Uploads(Upkeep):
                     raise upload.poison
                 if upload.removed:
                     self._drop(upload)
+                    return
+                if await self._commit_copy(upload):
                     return
                 if upload.base is None or upload.changed:
                     await self._whole(upload)

@@ -101,13 +101,14 @@ def run(
     limit: float = CLIENT,
     check: bool = True,
     text: str | None = None,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.CompletedProcess[str]:
     """Run a client; one that waits for ever fails the test, as one that fails does if `check`."""
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=cwd,
         env={**os.environ, "HOME": str(cwd), "LC_ALL": "C.UTF-8", "TZ": "UTC", **(env or {})},
-        stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+        stdin=stdin if text is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

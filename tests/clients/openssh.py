@@ -42,7 +42,12 @@ class OpenSSH:
         }
 
     def _run(
-        self, command: list[str], password: str, check: bool, limit: float
+        self,
+        command: list[str],
+        password: str,
+        check: bool,
+        limit: float,
+        stdin: int = subprocess.DEVNULL,
     ) -> subprocess.CompletedProcess[str]:
         return run(
             command,
@@ -50,6 +55,7 @@ class OpenSSH:
             env=self.environment(password),
             check=check,
             limit=limit,
+            stdin=stdin,
         )
 
     def command(self, service: Service, user: User, batch: Path, *options: str) -> list[str]:
@@ -95,11 +101,16 @@ class OpenSSH:
         return self._run(command, user.password, check, limit)
 
     def ssh(
-        self, service: Service, user: User, *arguments: str, limit: float = CLIENT
+        self,
+        service: Service,
+        user: User,
+        *arguments: str,
+        limit: float = CLIENT,
+        stdin: int = subprocess.DEVNULL,
     ) -> subprocess.CompletedProcess[str]:
         """Run ssh itself."""
         command = [
             *("ssh", *OPTIONS, "-o", f"User={user.email}", "-p", str(service.port)),
             *("127.0.0.1", *arguments),
         ]
-        return self._run(command, user.password, False, limit)
+        return self._run(command, user.password, False, limit, stdin)

@@ -91,3 +91,32 @@ def test_cp_without_a_time(
         run(["df", place], cwd=tmp_path)
         modern_user.uploaded("Album", "b.jpg", tmp_path / "b.jpg")
     eventually(lambda: modern.sessions() == 0 or None, "no session left at Immich")
+
+
+def _albums_of(user: User, asset: str) -> list[str]:
+    """The own albums that hold an asset."""
+    return sorted(
+        album["name"]
+        for album in user.albums()
+        if any(entry["id"] == asset for entry in album["assets"])
+    )
+
+
+def test_links_moves_and_the_space(mounted: Mounted, modern: World, tmp_path: Path) -> None:
+    user = modern.user(quota=2**30)
+    asset = user.asset("a.jpg", photo(3 * 2**20), 1.4e9)
+    user.album("Rome", [asset])
+    user.album("Best")
+    with mounted(modern.later, user) as place:
+        size = os.statvfs(place)
+        assert size.f_blocks * size.f_frsize == 2**30
+        assert size.f_bavail * size.f_frsize == 2**30 - 3 * 2**20
+        out = run(["df", "-k", place], cwd=tmp_path).stdout
+        assert f" {2**20} " in out
+        os.link(place / "Rome" / "a.jpg", place / "Best" / "b.jpg")
+        assert _albums_of(user, asset) == ["Best", "Rome"]
+        os.unlink(place / "Rome" / "a.jpg")
+        run(["mv", place / "Best" / "b.jpg", place / "Rome" / "c.jpg"], cwd=tmp_path)
+        assert os.listdir(place / "Rome") == ["c.jpg"]
+    assert _albums_of(user, asset) == ["Rome"]
+    assert not user.everything()[asset]["trashed"]
