@@ -7,10 +7,10 @@ from twisted.logger import Logger
 
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
 from immich_conch.immich.model import Album, Asset
-from immich_conch.library.folders import Folders
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import FileNode, Node, PendingNode, asset_key
 from immich_conch.library.paths import Path
+from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
 #: What became of an asset that lost a name, for the log.
@@ -22,7 +22,7 @@ _FATES = {
 
 
 @define(eq=False)
-class Files(Folders):
+class Files(Relocation):
     """What a session may do to committed files."""
 
     _log = Logger()
@@ -101,6 +101,10 @@ class Files(Folders):
         async with self.locks.hold(asset_key(node.file.asset)):
             if album.id == node.album.id:
                 await self.notes.rename(self.immich, album.id, node.file, name)
+                if node.file.link.name == name:
+                    # It wanted that name all along and was shown with a mark; now it is free.
+                    asset = node.file.asset
+                    self.tell(album.id, [asset], [asset.id])
             else:
                 await self.notes.move(
                     self.immich, self.tell, node.file, node.album.id, album.id, name

@@ -11,7 +11,7 @@ from attrs import define
 from immich_conch.errors import AlreadyExists, Denied
 from immich_conch.library import names
 from immich_conch.library.files import Files
-from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode
+from immich_conch.library.nodes import FOLDER_NODES, FileNode, PendingNode
 from immich_conch.library.paths import Path
 
 
@@ -25,14 +25,14 @@ class Tree(Files):
         if source.is_root or target.is_root:
             raise Denied("The root folder cannot be renamed.")
         node = await self.resolve(source)
-        if isinstance(node, AlbumNode):
-            await self._rename_album(node.album, target)
+        if isinstance(node, FOLDER_NODES):
+            await self._rename_folder(source, target, replace)
             return
         assert isinstance(node, (FileNode, PendingNode))
         if node.album.role == "viewer":
             raise Denied("You may only look at this album.")
-        album = await self.album_for_writing(target)
         name = names.check_new(target.name)
+        album = await self.album_for_writing(target)
         same_place = album.id == node.album.id and self.catalog.key(
             source.name
         ) == self.catalog.key(name)
