@@ -255,7 +255,13 @@ class Accounts:
             )
             # The mirror keeps its own bound; what is above it must not add as much again.
             source, freshness = LiveSource(mirror, source), settings.freshness / 4
-        catalog = Catalog(source, self.clock, freshness=freshness, ignore_case=settings.ignore_case)
+        catalog = Catalog(
+            source,
+            self.clock,
+            freshness=freshness,
+            ignore_case=settings.ignore_case,
+            separator=settings.album_separator,
+        )
         return _Shared(catalog, sessions, mirror)
 
     def _left(self, shared: _Shared, lease: Lease) -> None:

@@ -128,6 +128,19 @@ def parse_words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text.strip()) if word)
 
 
+def parse_separator(text: str) -> str:
+    """What separates folders in an album's name; empty for nothing.
+
+    It must not stand in what is shown instead of a name or behind one: `(unnamed)`, ` ~` with
+    digits, look-alikes.
+    """
+    if text and (not text.isascii() or not text.isprintable()):
+        raise ValueError("must be of printable ASCII characters")
+    if text and not set(text) & set("/|\\:;,.-_+=#!?@$%^&*<>'\"`{}[]"):
+        raise ValueError("must hold a character such as / | : - _ >")
+    return text
+
+
 def _text(text: str) -> str:
     return text
 
@@ -194,6 +207,12 @@ class Settings:
     )
     ignore_case: bool = _setting(
         False, parse_bool, "Tell names apart without case (Windows and Android clients only)."
+    )
+    album_separator: str = _setting(
+        "/",
+        parse_separator,
+        "What stands between folders in an album's name (default /); empty for no nested folders.",
+        metavar="TEXT",
     )
     final_delete: bool = _setting(
         False, parse_bool, "Allow removing for good where Immich's trash is switched off."

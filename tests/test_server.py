@@ -174,7 +174,10 @@ async def _ask(session: Session, what: str) -> Any:
         "name not UTF-8": lambda: session.sftp.getAttrs(b"/Rome/\xff", True),
         "control character": lambda: session.open("/Rome/a\n.jpg"),
         "rename not kept": lambda: session.mv("/Rome/theirs.jpg", "/Rome/b.jpg"),
-        "nested folder": lambda: sftp.makeDirectory(b"/Rome/sub", {}),
+        "into itself": lambda: session.mv("/Rome", "/Rome/sub"),
+        "folder below a hidden album": lambda: sftp.makeDirectory(b"/Secret/sub", {}),
+        "write over a folder": lambda: session.open("/Rome/Day.jpg"),
+        "not empty": lambda: sftp.removeDirectory(b"/Rome"),
         "malformed": lambda: sftp.extendedRequest(extensions.POSIX_RENAME, b"\0\0\0\x09x"),
         "open for nothing": lambda: sftp.openFile(b"/Rome/a.jpg", 0, {}),
         "unknown extension": lambda: sftp.extendedRequest(b"nonsense@example.com", b""),
@@ -194,7 +197,10 @@ async def _ask(session: Session, what: str) -> Any:
         ("name not UTF-8", FX_FAILURE),
         ("control character", FX_FAILURE),
         ("rename not kept", FX_OP_UNSUPPORTED),
-        ("nested folder", FX_PERMISSION_DENIED),
+        ("into itself", FX_FAILURE),
+        ("folder below a hidden album", FX_PERMISSION_DENIED),
+        ("write over a folder", FX_FAILURE),
+        ("not empty", FX_FAILURE),
         ("malformed", FX_BAD_MESSAGE),
         ("open for nothing", FX_BAD_MESSAGE),
         ("unknown extension", FX_OP_UNSUPPORTED),
@@ -208,6 +214,7 @@ async def test_what_goes_wrong_has_its_status_and_a_text(
         bob = r.demo.add_user("bob@example.com", "correct horse", "Bob")
         theirs = r.demo.add_asset(bob, "theirs.jpg", jpeg("theirs"), TAKEN)
         r.album("Rome", r.asset("a.jpg"), theirs)
+        r.album("Rome/Day.jpg")
         r.album("Secret", description="#nosync")
         with pytest.raises(ConchError) as caught:
             await _ask(await r.session(), what)

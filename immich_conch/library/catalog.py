@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from immich_conch.errors import NotFound
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import metadata, names
-from immich_conch.library.albums import AlbumNames, Albums, is_hidden
+from immich_conch.library.albums import AlbumNames, Albums, Vanished, is_hidden
 from immich_conch.library.gather import Shared, gather
 from immich_conch.library.naming import File, FileNames, Folder
 from immich_conch.library.source import ISource
@@ -52,19 +52,26 @@ class Catalog:
     """The albums and assets that one credential sees.
 
     `source` answers for that credential, `clock.seconds()` is monotonic enough to measure ages;
-    `freshness` is in seconds.
+    `freshness` is in seconds.  `separator` is what stands between folders in an album's name, empty
+    for no nested folders.
     """
 
     source: ISource
     clock: IReactorTime
     freshness: float = 2.0
     ignore_case: bool = False
+    separator: str = "/"
     _albums: Albums | None = field(default=None, init=False)
+    #: Own changes that are not in `_albums` yet; many at once are named once.
+    _own_albums: dict[str, Album | None] = Factory(dict)
+    vanished: Vanished = Factory(Vanished)
     _folders: dict[str, Folder] = Factory(dict)
     _albums_refresh: Shared[Albums] | None = field(default=None, init=False)
     _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
     _sizes: dict[str, tuple[float, int | None]] = Factory(dict)
-    _album_names: AlbumNames = Factory(lambda self: AlbumNames(self.ignore_case), takes_self=True)
+    _album_names: AlbumNames = Factory(
+        lambda self: AlbumNames(self.ignore_case, self.separator), takes_self=True
+    )
     _file_names: FileNames = Factory(lambda self: FileNames(self.ignore_case), takes_self=True)
     #: Own changes since a refresh under way began, applied again to what it brings: an answer
     #: that Immich made before the change must not undo it.
@@ -74,21 +81,17 @@ class Catalog:
     # -- albums ---------------------------------------------------------------------------------
 
     async def albums(self) -> dict[str, Album]:
-        """Shown name -> album, hidden ones left out; raises what the refresh raised."""
-        known = await self._known_albums()
+        """Shown path -> album, hidden ones left out; raises what the refresh raised."""
+        known = await self.known()
         return {
-            known.names[album.id]: album for album in known.by_id.values() if not is_hidden(album)
+            known.branches[album.id].path: album
+            for album in known.by_id.values()
+            if not is_hidden(album)
         }
-
-    async def find_album(self, name: str) -> Album | None:
-        """The album shown under this name, hidden ones included, or None."""
-        known = await self._known_albums()
-        album_id = known.by_key.get(self.key(name))
-        return None if album_id is None else known.by_id[album_id]
 
     async def album(self, album_id: str) -> Album:
         """An album by id; raises NotFound."""
-        known = await self._known_albums()
+        known = await self.known()
         album = known.by_id.get(album_id)
         if album is None:
             raise NotFound("This album does not exist any more.")
@@ -98,8 +101,9 @@ class Catalog:
         """The key under which a name is looked up: any Unicode form, any case if so set."""
         return names.fold(name, casefold=self.ignore_case)
 
-    async def _known_albums(self) -> Albums:
-        known = self._albums
+    async def known(self) -> Albums:
+        """All albums in their folders, fresh within the bound; raises what the refresh raised."""
+        known = self._current()
         if known is not None and self.clock.seconds() - known.at < self.freshness:
             return known
         if self._albums_refresh is None or self._albums_refresh.done:
@@ -116,11 +120,32 @@ class Catalog:
                 by_id.pop(album_id, None)
             else:
                 by_id[album_id] = album
-        self._albums = self._album_names.named(at, by_id)
-        for album_id in list(self._folders):
-            if album_id not in by_id:
-                self._forget(album_id)
+        return self._enter(at, by_id)
+
+    def _current(self) -> Albums | None:
+        """What is known, with own changes in it."""
+        if self._albums is not None and self._own_albums:
+            by_id = dict(self._albums.by_id)
+            for album_id, album in self._own_albums.items():
+                if album is None:
+                    by_id.pop(album_id, None)
+                else:
+                    by_id[album_id] = album
+            self._enter(self._albums.at, by_id)
         return self._albums
+
+    def _enter(self, at: float, by_id: dict[str, Album]) -> Albums:
+        """Name the albums, and the files that have the name of a folder now, or no more."""
+        self._own_albums.clear()
+        self._albums = known = self._album_names.named(at, by_id)
+        for album_id, folder in list(self._folders.items()):
+            branch = known.branches.get(album_id)
+            if branch is None:
+                self._forget(album_id)
+            elif folder.reserved != branch.children.keys():
+                folder.reserved = frozenset(branch.children)
+                self._file_names.name(album_id, folder)
+        return known
 
     # -- the content of an album ----------------------------------------------------------------
 
@@ -151,7 +176,10 @@ class Catalog:
             self._file_names.remember(asset_id, values.get(asset_id))
         for change in self._asset_changes.get(album.id, ()):
             assets = change.apply(assets)
-        folder = Folder(validator=album.validator, assets=assets)
+        known = self._current()
+        branch = None if known is None else known.branches.get(album.id)
+        reserved = frozenset(() if branch is None else branch.children)
+        folder = Folder(validator=album.validator, assets=assets, reserved=reserved)
         self._file_names.name(album.id, folder)
         self._folders[album.id] = folder
         return folder
@@ -209,17 +237,14 @@ class Catalog:
         """An album was made, renamed or described by us."""
         self._note_album(album.id, album)
         self.source.album_changed(album)
-        if self._albums is not None:
-            by_id = {**self._albums.by_id, album.id: album}
-            self._albums = self._album_names.named(self._albums.at, by_id)
+        self._own_albums[album.id] = album
 
     def album_gone(self, album_id: str) -> None:
         """An album was deleted or left by us."""
         self._note_album(album_id, None)
         self.source.album_gone(album_id)
-        if self._albums is not None and album_id in self._albums.by_id:
-            by_id = {key: album for key, album in self._albums.by_id.items() if key != album_id}
-            self._albums = self._album_names.named(self._albums.at, by_id)
+        self._own_albums[album_id] = None
+        self._album_names.forget(album_id)
         self._forget(album_id)
 
     def _note_album(self, album_id: str, album: Album | None) -> None:
@@ -260,6 +285,7 @@ class Catalog:
     def stale(self) -> None:
         """Whatever is known may be wrong: ask Immich at the next look."""
         self._albums = None
+        self._own_albums.clear()
 
     def _forget(self, album_id: str) -> None:
         self._folders.pop(album_id, None)

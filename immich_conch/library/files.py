@@ -10,10 +10,10 @@ from twisted.logger import Logger
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
 from immich_conch.immich.model import Album
 from immich_conch.library.copying import add_name
-from immich_conch.library.folders import Folders
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import FileNode, Node, PendingNode, asset_key
 from immich_conch.library.paths import Path
+from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
 #: What became of an asset that lost a name, for the log.
@@ -25,7 +25,7 @@ _FATES = {
 
 
 @define(eq=False)
-class Files(Folders):
+class Files(Relocation):
     """What a session may do to committed files."""
 
     _log = Logger()
@@ -130,6 +130,9 @@ class Files(Folders):
                     )
                 elif replaced is None:
                     await self.notes.rename(self.immich, album.id, node.file, name)
+                    if node.file.link.name == name:
+                        # It wanted that name all along and was shown with a mark; now it is free.
+                        self.tell(album.id, [asset], [asset.id])
                 else:
                     await add_name(self.notes, self.immich, album.id, node.file, name)
                     await replace()

@@ -6,8 +6,9 @@ contract says what is where.  Callers hand in parsed paths.
 
 from __future__ import annotations
 
+import hashlib
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from attrs import define
 from twisted.logger import Logger
@@ -16,13 +17,15 @@ from immich_conch.errors import Denied, MissingPermission, NotFound, Refused
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
-from immich_conch.library.albums import is_hidden
+from immich_conch.library.albums import Albums, Branch, is_hidden
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.locks import Locks
-from immich_conch.library.naming import File
+from immich_conch.library.naming import File, Folder
 from immich_conch.library.nodes import (
+    FOLDER_NODES,
     AlbumNode,
     FileNode,
+    FolderNode,
     Info,
     Node,
     PendingNode,
@@ -31,7 +34,7 @@ from immich_conch.library.nodes import (
 )
 from immich_conch.library.notes import Notes
 from immich_conch.library.paths import Path
-from immich_conch.library.pending import IPending
+from immich_conch.library.pending import IPending, IPendingFile
 from immich_conch.library.removal import Tell, may_delete
 
 #: What a key must be allowed for an overwrite, besides the upload: without one of these the new
@@ -75,26 +78,47 @@ class Lookup:
         """What is at a path, or None; raises Denied for what lies in a hidden album."""
         if path.is_root:
             return RootNode()
-        album = await self.catalog.find_album(path.parts[0])
-        if album is None or len(path.parts) > 2:
+        known = await self.catalog.known()
+        branch, depth = known.walk(path.parts)
+        if depth == len(path.parts):
+            return folder_node(known, branch)
+        album = known.album(branch)
+        if album is None or depth < len(path.parts) - 1:
             return None
         if is_hidden(album):
-            if len(path.parts) > 1:
-                raise Denied(f"The album is hidden from SFTP by its description ({path.parts[0]}).")
-            return None
-        if len(path.parts) == 1:
-            return AlbumNode(album)
-        pending = self.pending.find(album.id, path.name)
+            raise Denied(f"The album is hidden from SFTP by its description ({branch.name}).")
+        return await self._find_file(album, path.name)
+
+    async def _find_file(self, album: Album, name: str) -> FileNode | PendingNode | None:
+        """The file of this name in an album, which is the name of no folder in it."""
+        pending = self.pending.find(album.id, name)
         if pending is not None:
             return PendingNode(album, pending)
-        file = await self.catalog.find_file(album.id, path.name)
+        folder = await self.catalog.folder(album.id)
         # The listing may have been waited for: an upload may have begun meanwhile.
-        pending = self.pending.find(album.id, path.name)
+        pending = self.pending.find(album.id, name)
+        if pending is None:
+            pending = self._set_aside(album, folder).get(self.catalog.key(name))
         if pending is not None:
             return PendingNode(album, pending)
+        file = folder.by_key.get(self.catalog.key(name))
         if file is None or self._is_gone(album, file):
             return None
         return FileNode(album, file)
+
+    def _set_aside(self, album: Album, folder: Folder) -> dict[str, IPendingFile]:
+        """Files in flight whose name a folder has got meanwhile, by the key of a name with a mark.
+
+        The folder keeps the name; nothing is ever hidden because of its name (section 3).
+        """
+        if not folder.reserved:
+            return {}
+        aside: dict[str, IPendingFile] = {}
+        for file in self.pending.in_album(album.id):
+            if self.catalog.key(file.name) in folder.reserved:
+                name = marked(file, {*folder.reserved, *folder.by_key})
+                aside[self.catalog.key(name)] = file
+        return aside
 
     def _is_gone(self, album: Album, file: File) -> bool:
         """Whether a file is removed already, or an upload still stands for it."""
@@ -113,21 +137,21 @@ class Lookup:
         An upload that was cut off shows how far it came: clients resume from there.
         """
         node = await self.find(path)
-        if not isinstance(node, (RootNode, AlbumNode, PendingNode)):
+        if node is None or isinstance(node, FileNode):
             partial = await self.partial(path)
             node = node if partial is None else partial
         if node is None:
             raise NotFound
         if isinstance(node, RootNode):
-            albums = await self.catalog.albums()
-            return self.root_info(max((album.updated for album in albums.values()), default=0))
+            known = await self.catalog.known()
+            return self.root_info(known.updated(known.root))
         return self.info(node)
 
     async def partial(self, path: Path) -> PendingNode | None:
         """The upload to exactly this path that was cut off, if one is kept."""
-        if len(path.parts) != 2:
-            return None
-        album = await self.catalog.find_album(path.parts[0])
+        known = await self.catalog.known()
+        branch = known.find(path.parent.parts)
+        album = None if branch is None else known.album(branch)
         if album is None or is_hidden(album):
             return None
         pending = self.pending.partial(album.id, path.name)
@@ -138,8 +162,11 @@ class Lookup:
         mode = 0o755 if self.may_change else 0o555
         return Info(stat.S_IFDIR | mode, 0, clamp_time(modified))
 
-    def info(self, node: AlbumNode | FileNode | PendingNode) -> Info:
+    def info(self, node: AlbumNode | FolderNode | FileNode | PendingNode) -> Info:
         """The attributes of a node."""
+        if isinstance(node, FolderNode):
+            mode = 0o555 if not self.may_change or node.sealed else 0o755
+            return Info(stat.S_IFDIR | mode, 0, clamp_time(node.modified))
         writable = self.may_change and node.album.role != "viewer"
         if isinstance(node, AlbumNode):
             mode = stat.S_IFDIR | (0o755 if writable else 0o555)
@@ -152,27 +179,42 @@ class Lookup:
     async def list(self, path: Path) -> list[tuple[str, Info]]:
         """A folder's entries; complete or an error (rule 2)."""
         node = await self.find(path)
-        if isinstance(node, RootNode):
-            albums = await self.catalog.albums()
-            return [(name, self.info(AlbumNode(album))) for name, album in albums.items()]
         if node is None:
             await self._refuse_hidden(path)
             raise NotFound
-        if not isinstance(node, AlbumNode):
+        if not isinstance(node, (RootNode, AlbumNode, FolderNode)):
             raise Refused("This is a file, not a folder.")
-        album = node.album
-        folder = await self.catalog.folder(album.id)
+        while True:
+            known = await self.catalog.known()
+            branch = known.find(path.parts)
+            inside = None if branch is None else folder_node(known, branch)
+            if branch is None or inside is None:
+                raise NotFound
+            folders = ((inner.name, folder_node(known, inner)) for inner in branch.folders())
+            entries = [
+                (name, self.info(inner))
+                for name, inner in folders
+                if isinstance(inner, FOLDER_NODES)
+            ]
+            if not isinstance(inside, AlbumNode):
+                return entries
+            content = await self.catalog.folder(inside.album.id)
+            # Folders may have come or gone while it was asked for, and files named after that.
+            if content.reserved == branch.children.keys():
+                return [*entries, *self._files_in(inside.album, content)]
+
+    def _files_in(self, album: Album, folder: Folder) -> Iterator[tuple[str, Info]]:
+        """The files of an album, in flight ones included."""
         waiting = {self.catalog.key(file.name): file for file in self.pending.in_album(album.id)}
         hidden = set(self.pending.hidden(album.id))
-        entries = [
-            (name, self.info(FileNode(album, file)))
-            for name, file in folder.files.items()
-            if not _hidden(hidden, file) and self.catalog.key(name) not in waiting
-        ]
-        entries.extend(
-            (file.name, self.info(PendingNode(album, file))) for file in waiting.values()
-        )
-        return entries
+        for name, shown in folder.files.items():
+            if not _hidden(hidden, shown) and self.catalog.key(name) not in waiting:
+                yield name, self.info(FileNode(album, shown))
+        for key, file in waiting.items():
+            name = file.name
+            if key in folder.reserved:
+                name = marked(file, {*folder.reserved, *folder.by_key})
+            yield name, self.info(PendingNode(album, file))
 
     # -- what may be changed --------------------------------------------------------------------
 
@@ -186,25 +228,9 @@ class Lookup:
             raise Denied("This service is read-only.")
 
     async def _refuse_hidden(self, path: Path) -> None:
-        """A hidden album's name cannot be opened, created over or removed."""
-        if path.parts:
-            album = await self.catalog.find_album(path.parts[0])
-            if album is not None and is_hidden(album):
-                raise Denied("The album of this name is hidden from SFTP by its description.")
-
-    async def album_for_writing(self, path: Path) -> Album:
-        """The album that a file at `path` goes to; raises Denied or NotFound."""
-        self._writable()
-        if len(path.parts) < 2:
-            raise Denied("Files go into albums; there can be none in /.")
-        node = await self.find(path.parent)
-        if node is None:
-            await self._refuse_hidden(path)
-        if not isinstance(node, AlbumNode):
-            raise NotFound
-        if node.album.role == "viewer":
-            raise Denied("You may only look at this album.")
-        return node.album
+        """A hidden album's name, and what is in it, cannot be opened, created over or removed."""
+        known = await self.catalog.known()
+        refuse_hidden(known, known.walk(path.parts)[0])
 
     async def may_overwrite(self, asset: Asset) -> None:
         """Raise Denied where the old asset could not go once the new one is there."""
@@ -214,6 +240,31 @@ class Lookup:
             if not self.immich.allowed(permission):
                 raise MissingPermission(permission)
         may_delete(await self.immich.server.trash_enabled(), self.final_delete)
+
+
+def folder_node(known: Albums, branch: Branch) -> RootNode | AlbumNode | FolderNode | None:
+    """What a folder is, None for one that is not shown."""
+    if branch.parent is None:
+        return RootNode()
+    if not branch.visible:
+        return None
+    album = known.album(branch)
+    if album is not None and not is_hidden(album):
+        return AlbumNode(album, branch)
+    return FolderNode(branch, known.updated(branch), sealed=album is not None)
+
+
+def refuse_hidden(known: Albums, branch: Branch) -> None:
+    """Raise Denied for a folder that is a hidden album."""
+    if known.hides(branch):
+        raise Denied("The album of this name is hidden from SFTP by its description.")
+
+
+def marked(file: IPendingFile, reserved: set[str]) -> str:
+    """The name of a file in flight, with a mark that stays the same as long as it is on its way."""
+    mark = hashlib.sha1(f"{file.album_id}/{file.name}".encode(), usedforsecurity=False)
+    entry = names.Entry(mark.hexdigest(), file.name, 0.0)
+    return names.assign([entry], reserved=reserved)[entry.id]
 
 
 def _hidden(hidden: set[tuple[str, str]], file: File) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import translate
 from functools import lru_cache
 
@@ -109,8 +109,8 @@ class Entry:
 def safe(name: str, separator: str | None = None) -> str:
     """The name as it can be shown; `safe(safe(name)) == safe(name)`.
 
-    With `separator` the name is a path of folders and each component is made safe by itself; a
-    path over `MAX_FOLDER_PATH_BYTES` is shown as one folder instead, its slashes replaced.
+    With `separator` the name is a path of folders and each component is made safe by itself, see
+    `parts`.
 
     ====================================  ==================================================
     in Immich                             shown as
@@ -129,10 +129,8 @@ def safe(name: str, separator: str | None = None) -> str:
     Left alone: bidirectional and zero-width characters.  They cannot end a line, they are part of
     correct Arabic, Hebrew, Persian and emoji names, and WhatsApp and macOS write them.
     """
-    if separator is not None and separator in name:
-        path = separator.join(safe(part) for part in name.split(separator))
-        if _size(path) <= MAX_FOLDER_PATH_BYTES:
-            return path
+    if separator and separator in name:
+        return separator.join(parts(name, separator))
     if _UNSAFE.search(name):
         name = name.translate(_LOOKALIKES)
     if name in (".", ".."):
@@ -140,6 +138,20 @@ def safe(name: str, separator: str | None = None) -> str:
     if not name:
         return UNNAMED
     return name if _size(name) <= MAX_NAME_BYTES else _extended(name, "")
+
+
+def parts(name: str, separator: str | None) -> list[str]:
+    """The folders that an album's name is a path of, each made safe.
+
+    Without `separator` there is one.  A path over `MAX_FOLDER_PATH_BYTES` is one folder as well,
+    its separators replaced by U+2215, for no client could open what lies at its end.
+    """
+    if separator and separator in name:
+        path = [safe(part) for part in name.split(separator)]
+        if _size(separator.join(path)) <= MAX_FOLDER_PATH_BYTES:
+            return path
+        name = name.replace(separator, "\u2215")
+    return [safe(name)]
 
 
 def fold(name: str, casefold: bool = False) -> str:
@@ -158,14 +170,16 @@ def assign(
     folders: bool = False,
     casefold: bool = False,
     separator: str | None = None,
+    reserved: Collection[str] = frozenset(),
 ) -> dict[str, str]:
     """A unique name for each entry, by id; the same set gives the same names in any order.
 
     Of entries that want one name the one pinned to it keeps it, else the earliest `created`, else
     the smallest id.  Each other gets ` ~` and the first eight digits of its id, before the
     extension of a file or at the end of a folder's name; more digits where that name is some
-    entry's own or given already.  So nobody loses a wanted name to a made one.  Two entries of
-    one id that differ raise ValueError, for one of them would be hidden.
+    entry's own or given already.  So nobody loses a wanted name to a made one.  Nobody gets a
+    name whose key (`fold`) is `reserved`.  Two entries of one id that differ raise ValueError, for
+    one of them would be hidden.
     """
     own: dict[str, str] = {}
     rivals: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -174,14 +188,16 @@ def assign(
             raise ValueError(f"two entries of the id {entry.id}")
         own[entry.id] = safe(entry.name if entry.pinned is None else entry.pinned, separator)
         rivals[fold(own[entry.id], casefold)].append(entry)
-    taken = set(rivals)
+    taken = {*rivals, *reserved}
     losers: list[Entry] = []
-    for group in rivals.values():
-        if len(group) > 1:
+    for wanted, group in rivals.items():
+        if wanted in reserved:
+            losers += group
+        elif len(group) > 1:
             losers += sorted(group, key=_rank)[1:]
     for entry in sorted(losers, key=_rank):
         head, slash, last = "", "", own[entry.id]
-        if separator is not None:
+        if separator:
             head, slash, last = last.rpartition(separator)
         for digits in _marks(entry.id):
             shown = head + slash + _extended(last, f" ~{digits}", folder=folders)

@@ -34,7 +34,8 @@ class File:
 class Folder:
     """The content of one album, by shown name; complete, or it would not exist.
 
-    One asset may be in it under several names.
+    One asset may be in it under several names.  `reserved` are the keys of the folders in it, whose
+    names no file has.
     """
 
     validator: tuple[object, ...]
@@ -42,6 +43,7 @@ class Folder:
     files: dict[str, File] = Factory(dict)
     by_key: dict[str, File] = Factory(dict)
     by_asset: dict[str, tuple[File, ...]] = Factory(dict)
+    reserved: frozenset[str] = frozenset()
 
 
 @define(eq=False)
@@ -87,7 +89,7 @@ class FileNames:
                     # A name that is noted was given by somebody: it comes before one that is not.
                     pinned = link.name
                 entries.append(names.Entry(entry_id, link.name, asset.created, pinned))
-        shown = names.assign(entries, casefold=self.ignore_case)
+        shown = names.assign(entries, casefold=self.ignore_case, reserved=folder.reserved)
         self._pins[album_id] = {}
         folder.files, folder.by_key, folder.by_asset = {}, {}, {}
         for entry_id, name in shown.items():
@@ -103,7 +105,8 @@ class FileNames:
         clash = False
         for link in links:
             name = pins.get((asset.id, link.key)) or names.safe(link.name)
-            if self.key(name) in folder.by_key:
+            key = self.key(name)
+            if key in folder.by_key or key in folder.reserved:
                 clash = True
                 continue
             self._show(album_id, folder, File(name, asset, link))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from attrs import frozen
 
 from immich_conch.immich.model import Album, Asset
+from immich_conch.library.albums import Branch
 from immich_conch.library.naming import File
 from immich_conch.library.pending import IPendingFile
 
@@ -36,9 +37,23 @@ class RootNode:
 
 @frozen(eq=False)
 class AlbumNode:
-    """An album's folder."""
+    """An album's folder; `branch` is its place in the tree."""
 
     album: Album
+    branch: Branch
+
+
+@frozen(eq=False)
+class FolderNode:
+    """A folder on the way to albums that is no album to put files into.
+
+    `modified` is the newest change below.  It is `sealed` where it is a hidden album: nothing can
+    be put into it.
+    """
+
+    branch: Branch
+    modified: float
+    sealed: bool
 
 
 @frozen(eq=False)
@@ -57,7 +72,9 @@ class PendingNode:
     pending: IPendingFile
 
 
-Node: TypeAlias = RootNode | AlbumNode | FileNode | PendingNode
+Node: TypeAlias = RootNode | AlbumNode | FolderNode | FileNode | PendingNode
+#: Those that are folders below the root.
+FOLDER_NODES = (AlbumNode, FolderNode)
 
 
 def asset_key(asset: Asset) -> tuple[str, object]:

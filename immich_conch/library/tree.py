@@ -12,7 +12,7 @@ from immich_conch.errors import AlreadyExists, Denied, Refused
 from immich_conch.library import names
 from immich_conch.library.copying import add_name, add_place
 from immich_conch.library.files import Files
-from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode, asset_key
+from immich_conch.library.nodes import FOLDER_NODES, FileNode, PendingNode, asset_key
 from immich_conch.library.paths import Path
 
 
@@ -26,14 +26,14 @@ class Tree(Files):
         if source.is_root or target.is_root:
             raise Denied("The root folder cannot be renamed.")
         node = await self.resolve(source)
-        if isinstance(node, AlbumNode):
-            await self._rename_album(node.album, target)
+        if isinstance(node, FOLDER_NODES):
+            await self._rename_folder(source, target, replace)
             return
         assert isinstance(node, (FileNode, PendingNode))
         if node.album.role == "viewer":
             raise Denied("You may only look at this album.")
-        album = await self.album_for_writing(target)
         name = names.check_new(target.name)
+        album = await self.album_for_writing(target)
         same_place = album.id == node.album.id and self.catalog.key(
             source.name
         ) == self.catalog.key(name)
@@ -69,8 +69,8 @@ class Tree(Files):
             node = await self.resolve(source)
         if not isinstance(node, FileNode):
             raise Denied("Folders cannot be linked.")
-        album = await self.album_for_writing(target)
         name = names.check_new(target.name)
+        album = await self.album_for_writing(target)
         if await self.find(target) is not None:
             raise AlreadyExists
         await self.pending.finish_removals(album.id, name)

@@ -35,7 +35,7 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album
 from immich_conch.library import names
-from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode, RootNode
+from immich_conch.library.nodes import FOLDER_NODES, FileNode, PendingNode, RootNode
 from immich_conch.library.paths import Path, parse
 from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
@@ -237,10 +237,9 @@ class SFTPServer:
         node = await self.tree.find(path)
         if node is None:
             # A hidden album's name answers that it is hidden.
-            if len(path.parts) == 1:
-                await self.tree.list(path)
+            await self.tree.list(path)
             raise NotFound
-        if isinstance(node, (RootNode, AlbumNode)):
+        if isinstance(node, (RootNode, *FOLDER_NODES)):
             raise Refused("This is a folder, not a file.")
         set_attrs = partial(self._set_attrs, path)
         if isinstance(node, PendingNode):
@@ -255,12 +254,14 @@ class SFTPServer:
         )
 
     async def _open_for_writing(self, path: Path, flags: int, attrs: Attrs) -> UploadHandle:
-        album = await self.tree.album_for_writing(path)
+        await self.tree.may_write(path)
         name = names.check_new(path.name)
         for permission in UPLOAD_PERMISSIONS:
             if not self.lease.immich.allowed(permission):
                 raise MissingPermission(permission)
         await self.uploads.check_type(self.lease, name)
+        # Only now: a folder that is no album becomes one by this.
+        album = await self.tree.album_for_writing(path, make=bool(flags & FXF_CREAT))
         node = await self.tree.find(path)
         if isinstance(node, FileNode) and not flags & FXF_EXCL:
             await self.tree.may_overwrite(node.file.asset)
