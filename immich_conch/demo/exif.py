@@ -80,9 +80,7 @@ def _entries(tiff: bytes, order: str, offset: int) -> dict[int, tuple[int, int]]
     (count,) = struct.unpack_from(order + "H", tiff, offset)
     found = {}
     for index in range(count):
-        tag, _kind, size, value = struct.unpack_from(
-            order + "HHII", tiff, offset + 2 + 12 * index
-        )
+        tag, _kind, size, value = struct.unpack_from(order + "HHII", tiff, offset + 2 + 12 * index)
         found[tag] = (size, value)
     return found
 

@@ -121,7 +121,7 @@ class DemoImmich:
         return sum(asset.live_video is not None for asset in self.state.assets.values())
 
     def link_partly(self, still: Asset, video: Asset, *steps: str) -> None:
-        """Some of the updates of a link, `refer`, `hide`, `leave`: Immich makes them side by side."""
+        """Some of the updates of a link, `refer`, `hide`, `leave`: side by side in Immich."""
         for step in steps:
             if step == "refer":
                 self._assets.refer(still, video)

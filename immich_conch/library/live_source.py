@@ -58,6 +58,21 @@ class LiveSource:
             lambda: self.mirror.assets(album), lambda: self.listings.assets(album)
         )
 
+    async def parts(self, stills: Sequence[Asset]) -> Mapping[str, Asset]:
+        """The motion parts of live photos."""
+        return await self._first(
+            lambda: self.mirror.parts(stills), lambda: self.listings.parts(stills)
+        )
+
+    def stills(self, part_id: str) -> Sequence[str]:
+        """Live photos known to have this motion part."""
+        return self.mirror.stills(part_id) or self.listings.stills(part_id)
+
+    def part_changed(self, part_id: str) -> None:
+        """A motion part was unlinked, trashed or restored by us."""
+        for source in (self.mirror, self.listings):
+            source.part_changed(part_id)
+
     async def size(self, asset_id: str) -> int | None:
         """The size of an original."""
         return await self.listings.size(asset_id)

@@ -14,10 +14,21 @@ from itertools import count
 from typing import Any
 
 from immich_conch.errors import BadAnswer, MirrorTooLarge
-from immich_conch.library.records import AlbumRecord, AssetRecord, raw_id, text
+from immich_conch.library.records import (
+    TRASHED,
+    VIDEO,
+    AlbumRecord,
+    AssetRecord,
+    raw_id,
+    text,
+)
 
 #: Our key in the assets' own metadata (BEHAVIOUR, section 6).
 METADATA_KEY = "immich-conch"
+
+#: Deltas that a video which left an album, or was hidden, is waited for with: Immich does both, and
+#: names it in its still, by three updates side by side, and a delta may have some of them only.
+LEFT_LOOKS, HIDDEN_LOOKS = 2, 5
 
 Exif = tuple[int | None, str, int | None]
 """Size in bytes, description, rating."""
@@ -39,6 +50,8 @@ class Tables:
         self._loose_links: set[tuple[bytes, bytes]] = set()
         self._loose_users: dict[bytes, dict[bytes, str]] = {}
         self._loose_exif: dict[bytes, Exif] = {}
+        #: Videos that may just be becoming motion parts, and deltas to wait for their stills.
+        self._parting: dict[AssetRecord, int] = {}
         #: Others' assets that may be in no album any more.
         self._maybe_gone: set[AssetRecord] = set()
         self._shared_tuples: dict[tuple[AlbumRecord, ...], tuple[AlbumRecord, ...]] = {}
@@ -91,12 +104,21 @@ class Tables:
             if alone and record.id in self.assets and record.id not in awaited:
                 self._drop(record)
         self._maybe_gone.clear()
+        for record, looks in list(self._parting.items()):
+            there = self.assets.get(record.id) is record and not record.flags & TRASHED
+            if looks > 1 and there and record.id not in self._stills:
+                self._parting[record] = looks - 1
+            else:
+                del self._parting[record]
         self._shared_tuples.clear()
 
     @property
     def incomplete(self) -> bool:
-        """Whether something is linked that has not been told, or an album has no owner."""
-        return bool(self._loose_links) or any(
+        """Whether something is linked that has not been told, or an album has no owner.
+
+        Or a video has left an album or was hidden, and its still, if it has one, may come next.
+        """
+        return bool(self._loose_links or self._parting) or any(
             album.owner_id() is None for album in self.albums.values()
         )
 
@@ -112,6 +134,10 @@ class Tables:
             for album in still.albums:
                 self.touch(album)
 
+    def stills(self, part: bytes) -> tuple[AssetRecord, ...]:
+        """The live photos that a video is the motion part of."""
+        return self._stills.get(part, ())
+
     # -- assets ---------------------------------------------------------------------------------
 
     def _asset(self, data: Mapping[str, Any]) -> None:
@@ -122,7 +148,7 @@ class Tables:
             if len(self.assets) >= self._max_assets:
                 raise MirrorTooLarge
             record = AssetRecord(key)
-        live = record.live
+        live, listed = record.live, record.listed
         changed = record.told(data, self._same(owner))
         if new:
             self.assets[key] = record
@@ -135,6 +161,8 @@ class Tables:
             if record.live is not None:
                 stills = self._stills.get(record.live, ())
                 self._stills[record.live] = (*stills, record)
+        if listed and record.visibility == "hidden":
+            self._parting[record] = HIDDEN_LOOKS + 1
         if changed:
             self.touch_asset(record)
 
@@ -255,6 +283,8 @@ class Tables:
         album, record = self.albums.get(album_id), self.assets.get(asset_id)
         if album is not None and record is not None and record in album.members:
             self._part(album, record)
+            if record.flags & VIDEO:
+                self._parting.setdefault(record, LEFT_LOOKS + 1)
 
     def _part(self, album: AlbumRecord, record: AssetRecord) -> None:
         album.members.discard(record)
