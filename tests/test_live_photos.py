@@ -10,8 +10,9 @@ import pytest_twisted
 from attrs import frozen
 
 from immich_conch.demo.entities import Album, Asset
+from immich_conch.errors import NotFound
 from tests.live_halves import motion, still
-from tests.rig import TAKEN, VERSIONS, Rig, Session, rig
+from tests.rig import TAKEN, VERSIONS, Rig, Session, contents, raises, rig
 
 ways = pytest.mark.parametrize("way", ["mirror", "listings", "key"])
 versions = pytest.mark.parametrize("version", VERSIONS)
@@ -90,3 +91,278 @@ async def test_a_linked_part_is_a_file_for_who_comes_later(
         r.demo.add_album(r.alice, "Other")
         assert await s.ls("/Live") == listed
         assert r.demo.requests["GET /assets/{id}"] == asked
+
+
+# -- removing -----------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_removing_the_still_takes_the_part_along(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        assert await s.ls("/Live") == {}
+        assert p.still.deleted is not None
+        await s.rm("/Live/IMG_7.MOV")
+        # In Immich the pair is whole: restoring the still brings both back.
+        assert p.still.live_video == p.part.id
+        assert p.part.deleted is None
+        r.demo._assets.restore([p.still])
+        for _ in range(2):  # the mirror believes its own change until two deltas say otherwise
+            later(r)
+            await s.ls("/Live")
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_removing_the_part_alone_unlinks_it_everywhere(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other", p.still)
+        s, other = await session(r, way), await r.session()
+        assert len(await s.ls("/Live")) == len(await other.ls("/Other")) == 2
+        await s.rm("/Live/IMG_7.MOV")
+        assert list(await s.ls("/Live")) == list(await other.ls("/Other")) == ["IMG_7.JPG"]
+        assert p.still.live_video is None
+        assert p.part.deleted is not None
+        assert p.part.visibility == "timeline"
+        await raises(NotFound, s.rm("/Live/IMG_7.MOV"))
+        later(r)
+        assert list(await s.ls("/Live")) == list(await other.ls("/Other")) == ["IMG_7.JPG"]
+        # And the still by itself.
+        await s.rm("/Live/IMG_7.JPG")
+        assert await s.ls("/Live") == {}
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_still_that_is_in_another_album_leaves_with_its_part(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other", p.still)
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await s.rm("/Live/IMG_7.MOV")
+        assert await s.ls("/Live") == {}
+        assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.deleted is p.part.deleted is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_was_linked_a_moment_ago_is_removed_as_one(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        p = pair(r, linked=False)
+        s = await r.session()
+        await s.ls("/Live")
+        r.demo.link_live_photos()
+        await s.rm("/Live/IMG_7.MOV")
+        assert p.part.deleted is not None
+        assert p.still.live_video is None
+        later(r)
+        assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+
+
+# -- moving -------------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_moving_the_still_takes_the_part_along(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        s = await session(r, way)
+        await s.utime("/Live/IMG_7.MOV", TAKEN + 5)
+        await s.mv("/Live/IMG_7.MOV", "/Live/Clip.MOV")
+        assert sorted(await s.ls("/Live")) == ["Clip.MOV", "IMG_7.JPG"]
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        assert await s.ls("/Live") == {}
+        assert sorted(await s.ls("/Other")) == ["Clip.MOV", "IMG_7.JPG"]
+        assert (await s.stat("/Other/Clip.MOV"))["mtime"] == TAKEN + 5
+        await s.mv("/Live/Clip.MOV", "/Other/Clip.MOV")
+        await s.mv("/Live/Clip.MOV", "/Other/Film.MOV")
+        assert sorted(await s.ls("/Other")) == ["Film.MOV", "IMG_7.JPG"]
+        assert p.still.live_video == p.part.id
+        later(r)
+        assert sorted(await s.ls("/Other")) == ["Film.MOV", "IMG_7.JPG"]
+        assert await s.ls("/Live") == {}
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_moving_the_part_first_loses_neither(tmp_path: Path, version: str, way: str) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        r.album("Third", p.still)
+        s = await session(r, way)
+        await s.mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV")
+        assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+        assert list(await s.ls("/Other")) == ["IMG_7.MOV"]
+        assert sorted(await s.ls("/Third")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        for _ in range(2):
+            assert await s.ls("/Live") == {}
+            assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            assert sorted(await s.ls("/Third")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.part.visibility == "timeline"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_whose_still_was_removed_can_still_be_moved(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        p = pair(r)
+        other = r.album("Other")
+        s = await r.session()
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await s.mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV")
+        assert contents(r, other) == {"IMG_7.MOV": motion("IMG_7", "IMG_7")}
+        assert list(await s.ls("/Other")) == ["IMG_7.MOV"]
+        assert await s.ls("/Live") == {}
+        assert p.still.deleted is not None
+
+
+# -- uploading ----------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_uploading_both_halves_again_changes_nothing(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        before = await s.ls("/Live")
+        await s.put("/Live/IMG_7.MOV", motion("IMG_7", "IMG_7"), TAKEN)
+        await s.put("/Live/IMG_7.JPG", still("IMG_7", "IMG_7"), TAKEN)
+        for _ in range(2):
+            assert await s.ls("/Live") == before
+            later(r)
+        assert len(r.demo.state.assets) == 2
+        assert p.still.live_video == p.part.id
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_uploading_the_part_elsewhere_brings_its_still(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.put("/Other/Clip.MOV", motion("IMG_7", "IMG_7"), TAKEN + 9)
+        for _ in range(2):
+            listed = await s.ls("/Other")
+            assert sorted(listed) == ["Clip.MOV", "IMG_7.JPG"]
+            assert listed["Clip.MOV"]["mtime"] == TAKEN + 9
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.still.live_video == p.part.id
+
+
+@versions
+@pytest_twisted.ensureDeferred
+async def test_uploading_the_part_of_a_trashed_still_restores_both(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        p = pair(r)
+        s = await r.session()
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await s.rm("/Live/IMG_7.MOV")
+        await s.put("/Live/IMG_7.MOV", motion("IMG_7", "IMG_7"), TAKEN)
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.deleted is None
+
+
+@versions
+@pytest_twisted.ensureDeferred
+async def test_uploading_a_removed_part_again_brings_it_back(tmp_path: Path, version: str) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        p = pair(r)
+        s = await r.session()
+        await s.rm("/Live/IMG_7.MOV")
+        await s.put("/Live/IMG_7.MOV", motion("IMG_7", "IMG_7"), TAKEN)
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.part.deleted is None
+
+
+@versions
+@pytest_twisted.ensureDeferred
+async def test_a_hidden_video_of_no_still_is_shown_when_it_is_uploaded(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        video = r.asset("A.MOV", motion("A", "A"), visibility="hidden")
+        album = r.album("Live")
+        s = await r.session()
+        await s.put("/Live/A.MOV", motion("A", "A"), TAKEN)
+        assert list(await s.ls("/Live")) == ["A.MOV"]
+        assert video.visibility == "timeline"
+        assert r.names_in(album) == ["A.MOV"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_overwriting_the_still_hands_the_part_on(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        await s.put("/Live/IMG_7.JPG", still("7b", "edited"), TAKEN)
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert await s.get("/Live/IMG_7.JPG") == still("7b", "edited")
+        assert p.still.deleted is not None
+        assert p.part.deleted is None
+        assert p.part.visibility == "hidden"
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_overwriting_the_part_puts_another_in_its_place(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other", p.still)
+        s = await session(r, way)
+        await s.put("/Live/IMG_7.MOV", motion("7b", "edited"), TAKEN)
+        for _ in range(2):
+            for folder in ("/Live", "/Other"):
+                assert sorted(await s.ls(folder)) == ["IMG_7.JPG", "IMG_7.MOV"]
+                assert await s.get(f"{folder}/IMG_7.MOV") == motion("7b", "edited")
+            later(r)
+        assert p.part.deleted is not None
+        assert p.still.live_video not in (None, p.part.id)

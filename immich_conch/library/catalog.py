@@ -281,6 +281,8 @@ class Catalog:
 
     def _leave(self, album_id: str, folder: Folder, asset_id: str) -> None:
         """An asset left a folder, its motion part with it; or a part did, and its still stays."""
+        if asset_id in folder.stills:
+            self.part_changed(asset_id)
         for still_id in folder.stills.get(asset_id, ()):
             still = folder.members[still_id]
             alone = attrs.evolve(still, live_photo_video_id=None)
@@ -302,8 +304,7 @@ class Catalog:
         if before is not None and before.live_photo_video_id != live:
             part_id = folder.part(asset.id)
             if part_id is not None:
-                self.source.part_changed(part_id)
-                self._parts.pop(part_id, None)
+                self.part_changed(part_id)
                 folder.assets.pop(part_id, None)
                 self._file_names.leave(album_id, folder, part_id)
         folder.members[asset.id] = folder.assets[asset.id] = asset
@@ -322,6 +323,11 @@ class Catalog:
         """Ids of live photos known to have this motion part; there may be others."""
         shown = {one for folder in self._folders.values() for one in folder.stills.get(part_id, ())}
         return sorted(shown.union(self.source.stills(part_id)))
+
+    def shown(self, album_id: str, asset_id: str) -> Sequence[File]:
+        """The files of an asset in a folder, as far as the folder is known."""
+        folder = self._folders.get(album_id)
+        return () if folder is None else folder.by_asset.get(asset_id, ())
 
     def part_changed(self, part_id: str) -> None:
         """A motion part was unlinked, trashed or restored by us."""

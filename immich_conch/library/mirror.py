@@ -118,10 +118,7 @@ class Mirror:
         tables, shown, unknown = await self._follower.fresh(), [], []
         for still in stills:
             record = tables.assets.get(raw_id(still.live_photo_video_id))
-            if record is None:
-                if still.owner_id != self.user_id:
-                    unknown.append(str(still.live_photo_video_id))
-            elif never_cut_out(record.name):
+            if record is not None and never_cut_out(record.name):
                 shown.append(record.value())
             else:
                 unknown.append(str(still.live_photo_video_id))

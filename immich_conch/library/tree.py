@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import define
 
-from immich_conch.errors import AlreadyExists, Denied
+from immich_conch.errors import AlreadyExists, Denied, NotFound
 from immich_conch.library import names
 from immich_conch.library.files import Files
 from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode
@@ -24,7 +24,9 @@ class Tree(Files):
         self._writable()
         if source.is_root or target.is_root:
             raise Denied("The root folder cannot be renamed.")
-        node = await self.resolve(source)
+        node = await self.find(source) or await self.went_along(source)
+        if node is None:
+            raise NotFound
         if isinstance(node, AlbumNode):
             await self._rename_album(node.album, target)
             return
