@@ -259,7 +259,7 @@ class Accounts:
     def _new_shared(self, immich: IImmich, credential: str) -> _Shared:
         settings = self.settings
         sessions = _Sessions()
-        source: ISource = ListingSource(sessions.ask)
+        source: ISource = ListingSource(sessions.ask, self.clock)
         mirror, freshness = None, 2 * settings.freshness
         if credential == PASSWORD and settings.mirror_max_assets:
             mirror = Mirror(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import pytest_twisted
 from attrs import frozen
+from live_halves import motion, still
+from rig import TAKEN, VERSIONS, Rig, Session, contents, quiet, raises, rig
+from twisted.internet.defer import Deferred
 
 from immich_conch.demo.entities import Album, Asset
-from immich_conch.errors import NotFound
-from tests.live_halves import motion, still
-from tests.rig import TAKEN, VERSIONS, Rig, Session, contents, raises, rig
+from immich_conch.errors import Denied, NotFound, Refused, Unreachable
+
+T = TypeVar("T")
 
 ways = pytest.mark.parametrize("way", ["mirror", "listings", "key"])
 versions = pytest.mark.parametrize("version", VERSIONS)
-HEIC, MOV = still("7"), motion("7")
 
 
 def settings(way: str) -> dict[str, Any]:
@@ -50,6 +53,19 @@ def pair(r: Rig, album: str = "Live", name: str = "IMG_7", linked: bool = True) 
         assert one.live_video == two.id
         assert r.names_in(made.album) == [f"{name}.JPG"]
     return made
+
+
+async def patiently(r: Rig, work: Awaitable[T]) -> T:
+    """The result of work that waits for Immich now and then."""
+
+    async def run() -> T:
+        return await work
+
+    running = Deferred.fromCoroutine(run())
+    while not running.called:
+        r.clock.advance(0.1)
+        await quiet(5)
+    return await running
 
 
 def later(r: Rig) -> None:
@@ -366,3 +382,156 @@ async def test_overwriting_the_part_puts_another_in_its_place(
             later(r)
         assert p.part.deleted is not None
         assert p.still.live_video not in (None, p.part.id)
+
+
+# -- what Immich is doing just now ----------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest.mark.parametrize("seen", [("hide",), ("leave",), ("refer",), ("hide", "leave")])
+@pytest_twisted.ensureDeferred
+async def test_half_a_link_is_no_absence(
+    tmp_path: Path, version: str, way: str, seen: tuple[str, ...]
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r, linked=False)
+        s = await session(r, way)
+        before = await s.ls("/Live")
+        r.demo.link_partly(p.still, p.part, *seen)
+        later(r)
+        listing = Deferred.fromCoroutine(s.ls("/Live"))
+        await quiet()
+        r.demo.link_partly(p.still, p.part, *({"hide", "leave", "refer"} - set(seen)))
+        assert await patiently(r, listing) == before
+        later(r)
+        assert await s.ls("/Live") == before
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_video_that_is_hidden_for_good_is_absent(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r, linked=False)
+        s = await session(r, way)
+        assert len(await s.ls("/Live")) == 2
+        r.demo.link_partly(p.still, p.part, "hide")
+        later(r)
+        assert list(await patiently(r, s.ls("/Live"))) == ["IMG_7.JPG"]
+        asked = r.demo.requests["GET /assets/{id}"]
+        later(r)
+        assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+        assert r.demo.requests["GET /assets/{id}"] == asked
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_video_that_somebody_took_out_is_absent(tmp_path: Path, way: str) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r, linked=False)
+        s, other = await session(r, way), await r.session()
+        assert len(await s.ls("/Live")) == 2
+        await other.lease.immich.remove_from_album(p.album.id, [p.part.id])
+        later(r)
+        assert list(await patiently(r, s.ls("/Live"))) == ["IMG_7.JPG"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_what_immich_cut_out_is_no_file(tmp_path: Path, version: str, way: str) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        path = f"/data/encoded-video/{r.alice.id}/ab/cd/abcd-MP.mp4"
+        cut = r.asset("PXL.mp4", motion("", "cut"), visibility="hidden", path=path)
+        uploaded = r.asset("IMG.mp4", motion("", "mine"), visibility="hidden")
+        one = r.asset("PXL.jpg", live_video=cut.id)
+        two = r.asset("IMG.jpg", live_video=uploaded.id)
+        r.album("Live", one, two)
+        s = await session(r, way)
+        listed = ["IMG.jpg", "IMG.mp4", "PXL.jpg"]
+        assert sorted(await s.ls("/Live")) == listed
+        asked = r.demo.requests["GET /assets/{id}"]
+        # To put it beside the still as a file of its own is refused, and said.
+        await raises(Refused, s.put("/Live/PXL.mp4", motion("", "cut"), TAKEN))
+        await s.rm("/Live/PXL.jpg")
+        later(r)
+        assert sorted(await s.ls("/Live")) == listed[:2]
+        assert r.demo.requests["GET /assets/{id}"] <= asked + 3
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_listing_fails_if_a_part_cannot_be_asked_for(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        video = r.asset("IMG.mp4", motion("", "mine"), visibility="hidden")
+        r.album("Live", r.asset("IMG.jpg", live_video=video.id))
+        s = await session(r, way)
+        r.demo.faults.add("status", route="/assets/{id}", method="GET", status=500, count=None)
+        await raises(Unreachable, s.ls("/Live"))
+        r.demo.faults.clear()
+        assert sorted(await s.ls("/Live")) == ["IMG.jpg", "IMG.mp4"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_somebody_elses_live_photo_is_whole_too(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        bob = r.demo.add_user("bob@example.com", "correct horse", "Bob")
+        p = pair(r)
+        r.demo._albums.share(p.album, [(bob.id, "editor")])
+        key = r.demo.add_key(bob) if way == "key" else ""
+        s = await r.session("bob@example.com", key=key)
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert await s.get("/Live/IMG_7.MOV") == motion("IMG_7", "IMG_7")
+        await raises(Denied, s.rm("/Live/IMG_7.MOV"))
+        assert p.still.live_video == p.part.id
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_removal_of_the_part_is_refused_where_there_is_no_trash(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r)
+        r.demo.trash_enabled = False
+        s = await session(r, way)
+        await raises(Denied, s.rm("/Live/IMG_7.MOV"))
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.live_video == p.part.id
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_still_and_its_part_have_the_same_digits(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        first = pair(r, "A")
+        one = r.asset("IMG_7.JPG", still("second", "2"))
+        two = r.asset("IMG_7.MOV", motion("second", "2"))
+        second = r.album("B", first.still, one, two)
+        r.demo.link_live_photos()
+        assert r.names_in(second) == ["IMG_7.JPG", "IMG_7.JPG"]
+        s = await session(r, way)
+        mark = one.id[:8]
+        wanted = ["IMG_7 ~" + mark + ".JPG", "IMG_7 ~" + mark + ".MOV", "IMG_7.JPG", "IMG_7.MOV"]
+        assert sorted(await s.ls("/B")) == wanted
+        assert await s.get(f"/B/IMG_7 ~{mark}.MOV") == motion("second", "2")
+        later(r)
+        assert sorted(await s.ls("/B")) == wanted

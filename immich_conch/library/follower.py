@@ -18,9 +18,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from immich_conch.errors import BadAnswer, ConchError, NoMirror, SessionRevoked
+from immich_conch.errors import BadAnswer, ConchError, NoMirror, SessionRevoked, Unreachable
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.library.gather import Shared
+from immich_conch.library.motion import LINK_TRIES, LINKING, moment
 from immich_conch.library.records import raw_id
 from immich_conch.library.tables import Tables
 
@@ -157,16 +158,23 @@ class Follower:
         is: without another delta an album could be missing that was there all the time.
         """
         again = self.tables is None
-        for _ in range(LOOSE_TRIES):
+        loose = 0
+        for _ in range(LINK_TRIES):
             tables, began = await self._one_stream(session)
-            if not again and not tables.incomplete:
+            if not again and not tables.incomplete and not tables.parting:
                 self._at = began
                 self._whole = True
                 self.settle(tables, began)
                 return
             # What is there now lacks something: nobody is to see it.
-            self._whole = again = False
-        raise NoMirror("Immich's sync stream leaves out what it refers to.")
+            self._whole = False
+            loose += again or tables.incomplete
+            if loose == LOOSE_TRIES:
+                raise NoMirror("Immich's sync stream leaves out what it refers to.")
+            again = False
+            if tables.parting:
+                await moment(self.clock)
+        raise Unreachable(LINKING)
 
     async def _one_stream(self, session: IImmich) -> tuple[Tables, float]:
         """One stream entered and acknowledged: the tables, and when it began."""

@@ -13,22 +13,21 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from immich_conch.errors import Denied, MissingPermission, NotFound, Refused
+from immich_conch.errors import Denied, MissingPermission, NotFound, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import metadata
 from immich_conch.library.gather import gather
-from immich_conch.library.motion import Parts
+from immich_conch.library.motion import HIDDEN_LOOKS, LEFT_LOOKS, LINK_TRIES, LINKING, Parts, moment
 from immich_conch.library.source import ISource
 
 T = TypeVar("T")
 
 #: Reads of metadata side by side; about 5 ms each (FACTS.md).
 NOTE_REQUESTS = 16
-#: Listings more for a video that left the album, or that is hidden, and that no still names yet.
-LEFT_LOOKS, HIDDEN_LOOKS = 1, 5
 
 
 class Ask(Protocol):
@@ -40,9 +39,10 @@ class Ask(Protocol):
 @implementer(ISource)
 @define(eq=False)
 class ListingSource:
-    """Immich's listings and metadata; `ask` lends a session of the credential."""
+    """Immich's listings and metadata; `ask` lends a session of the credential, `clock` waits."""
 
     ask: Ask
+    clock: IReactorTime
     #: What is known of own assets: the value, or None where there is none.
     _notes: dict[str, Mapping[str, Any] | None] = field(factory=dict)
     #: Assets of others, as listings showed them.
@@ -64,10 +64,13 @@ class ListingSource:
 
         async def work(immich: IImmich) -> list[Asset]:
             looked: dict[str, int] = {}
-            while True:
+            for _ in range(LINK_TRIES):
                 listing = await immich.assets(album)
                 if not await self._being_linked(immich, album, listing, looked):
                     break
+                await moment(self.clock)
+            else:
+                raise Unreachable(LINKING)
             self._foreign.update(a.id for a in listing if a.owner_id != immich.user.id)
             self._videos[album.id] = {a.id for a in listing if a.listed and a.is_video}
             for asset in listing:

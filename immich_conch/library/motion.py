@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from immich_conch.errors import MissingPermission, NotFound
@@ -21,6 +23,13 @@ from immich_conch.library.gather import gather
 
 #: `GET /assets/{id}` side by side for parts that nobody has seen yet; about 5 ms each.
 PART_REQUESTS = 16
+#: Looks more, a pause apart (seconds), for a video that has left its album, and for one that is
+#: hidden and that no still names: Immich makes a motion part of a video by three updates side by
+#: side, and what is asked meanwhile may show some of them only.
+LEFT_LOOKS, HIDDEN_LOOKS, LINK_PAUSE = 1, 5, 0.1
+#: Looks in all, where Immich links one live photo after the other; then it is an error.
+LINK_TRIES = 40
+LINKING = "Immich is just linking live photos; try again in a moment."
 #: What a key must be allowed to see a part.
 PERMISSION = "asset.read"
 
@@ -37,6 +46,11 @@ def never_cut_out(name: str) -> bool:
     what phones call theirs.
     """
     return name.lower().endswith(".mov")
+
+
+async def moment(clock: IReactorTime) -> None:
+    """Let Immich end what it is at."""
+    await deferLater(clock, LINK_PAUSE)
 
 
 @define(eq=False)

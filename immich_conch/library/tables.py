@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 from immich_conch.errors import BadAnswer, MirrorTooLarge
+from immich_conch.library.motion import HIDDEN_LOOKS, LEFT_LOOKS
 from immich_conch.library.records import (
     TRASHED,
     VIDEO,
@@ -25,10 +26,6 @@ from immich_conch.library.records import (
 
 #: Our key in the assets' own metadata (BEHAVIOUR, section 6).
 METADATA_KEY = "immich-conch"
-
-#: Deltas that a video which left an album, or was hidden, is waited for with: Immich does both, and
-#: names it in its still, by three updates side by side, and a delta may have some of them only.
-LEFT_LOOKS, HIDDEN_LOOKS = 2, 5
 
 Exif = tuple[int | None, str, int | None]
 """Size in bytes, description, rating."""
@@ -50,8 +47,8 @@ class Tables:
         self._loose_links: set[tuple[bytes, bytes]] = set()
         self._loose_users: dict[bytes, dict[bytes, str]] = {}
         self._loose_exif: dict[bytes, Exif] = {}
-        #: Videos that may just be becoming motion parts, and deltas to wait for their stills.
-        self._parting: dict[AssetRecord, int] = {}
+        #: Videos that may just be becoming motion parts, and how many deltas more are to tell.
+        self.parting: dict[AssetRecord, int] = {}
         #: Others' assets that may be in no album any more.
         self._maybe_gone: set[AssetRecord] = set()
         self._shared_tuples: dict[tuple[AlbumRecord, ...], tuple[AlbumRecord, ...]] = {}
@@ -104,21 +101,18 @@ class Tables:
             if alone and record.id in self.assets and record.id not in awaited:
                 self._drop(record)
         self._maybe_gone.clear()
-        for record, looks in list(self._parting.items()):
+        for record, looks in list(self.parting.items()):
             there = self.assets.get(record.id) is record and not record.flags & TRASHED
             if looks > 1 and there and record.id not in self._stills:
-                self._parting[record] = looks - 1
+                self.parting[record] = looks - 1
             else:
-                del self._parting[record]
+                del self.parting[record]
         self._shared_tuples.clear()
 
     @property
     def incomplete(self) -> bool:
-        """Whether something is linked that has not been told, or an album has no owner.
-
-        Or a video has left an album or was hidden, and its still, if it has one, may come next.
-        """
-        return bool(self._loose_links or self._parting) or any(
+        """Whether something is linked that has not been told, or an album has no owner."""
+        return bool(self._loose_links) or any(
             album.owner_id() is None for album in self.albums.values()
         )
 
@@ -161,8 +155,8 @@ class Tables:
             if record.live is not None:
                 stills = self._stills.get(record.live, ())
                 self._stills[record.live] = (*stills, record)
-        if listed and record.visibility == "hidden":
-            self._parting[record] = HIDDEN_LOOKS + 1
+        if listed and record.flags & VIDEO and record.visibility == "hidden":
+            self.parting[record] = HIDDEN_LOOKS + 1
         if changed:
             self.touch_asset(record)
 
@@ -284,7 +278,7 @@ class Tables:
         if album is not None and record is not None and record in album.members:
             self._part(album, record)
             if record.flags & VIDEO:
-                self._parting.setdefault(record, LEFT_LOOKS + 1)
+                self.parting.setdefault(record, LEFT_LOOKS + 1)
 
     def _part(self, album: AlbumRecord, record: AssetRecord) -> None:
         album.members.discard(record)
