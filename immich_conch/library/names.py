@@ -199,7 +199,9 @@ def assign(
                     head, slash, last = last.rpartition(separator)
                 shown = head + slash + _extended(last, f" ~{digits}", folder=folders)
                 made[fold(shown, casefold)] = entry.id, shown
-            if len(made) == len(group) and taken.isdisjoint(made):
+            if len(made) < len(group):
+                return False  # cut to what fits they would be one name, whatever the mark
+            if taken.isdisjoint(made):
                 taken.update(made)
                 own.update(made.values())
                 return True
@@ -207,7 +209,9 @@ def assign(
 
     for entry in sorted(losers, key=_rank):
         parts = following.pop(entry.id, [])
-        give([entry, *parts], _marks(entry.id))
+        if not give([entry, *parts], _marks(entry.id)):
+            for one in (entry, *parts):
+                give([one], _marks(one.id))
     # What is left follows a still that is shown with digits from before.
     for still_id in sorted(following):
         mark = _mark_of(known[still_id], own[still_id])
