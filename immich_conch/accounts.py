@@ -29,6 +29,7 @@ from immich_conch.library.listing_source import ListingSource
 from immich_conch.library.live_source import LiveSource
 from immich_conch.library.lookup import OVERWRITE_PERMISSIONS
 from immich_conch.library.mirror import Mirror
+from immich_conch.library.naming import File
 from immich_conch.library.source import ISource
 from immich_conch.library.tree import Tree
 from immich_conch.settings import Settings
@@ -145,6 +146,19 @@ class Account:
         for shared in self.shared.values():
             shared.catalog.noted(asset_id, value)
 
+    def stills(self, part_id: str) -> Sequence[str]:
+        """Ids of live photos that any catalog of the user knows to have a motion part."""
+        catalogs = [shared.catalog for shared in self.shared.values()]
+        return sorted({still for catalog in catalogs for still in catalog.stills(part_id)})
+
+    def shown(self, album_id: str, asset_id: str) -> Sequence[File]:
+        """The files of an asset in a folder, as any catalog of the user knows them."""
+        for shared in self.shared.values():
+            files = shared.catalog.shown(album_id, asset_id)
+            if files:
+                return files
+        return ()
+
     def tell_album(self, album_id: str, album: Album | None) -> None:
         """Enter an album made, renamed or (None) gone into every catalog of the user."""
         for shared in self.shared.values():
@@ -225,6 +239,8 @@ class Accounts:
                 in_thread=self.in_thread,
                 tell=lambda *change: self._accounts[user_id].tell(*change),
                 noted=lambda *note: self._accounts[user_id].noted(*note),
+                stills=lambda part_id: self._accounts[user_id].stills(part_id),
+                shown=lambda *place: self._accounts[user_id].shown(*place),
                 counters=self.counters,
                 syncer=self._syncer,
                 live=lambda: self._live(user_id),
@@ -243,7 +259,7 @@ class Accounts:
     def _new_shared(self, immich: IImmich, credential: str) -> _Shared:
         settings = self.settings
         sessions = _Sessions()
-        source: ISource = ListingSource(sessions.ask)
+        source: ISource = ListingSource(sessions.ask, self.clock)
         mirror, freshness = None, 2 * settings.freshness
         if credential == PASSWORD and settings.mirror_max_assets:
             mirror = Mirror(

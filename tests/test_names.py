@@ -322,3 +322,60 @@ def test_the_list_of_temporary_names_is_the_administrators() -> None:
     assert is_temporary("up-?.jpg", ["UP-[0-9?].*"], takes)
     assert not is_temporary("up-x.jpg", ["UP-[0-9?].*"], takes)
     assert not is_temporary("IMG.part", [], takes)
+
+
+# -- live photos ----------------------------------------------------------------------------------
+
+#: Stills and their parts, of few names; a part may name any entry, also one that is none's still.
+pairs = st.lists(
+    st.builds(
+        Entry,
+        id=st.integers(0, 7).map(identity),
+        name=st.sampled_from(["a.heic", "a.mov", "b.heic", "b.mov", "a ~00000001.mov", "a" * 300]),
+        created=st.integers(0, 3).map(float),
+        pinned=st.sampled_from([None, None, None, "a.mov", "a ~00000003.heic", "b.heic"]),
+        still=st.one_of(st.none(), st.integers(0, 9).map(identity)),
+    ),
+    unique_by=lambda entry: entry.id,
+    max_size=8,
+)
+
+
+@given(pairs, st.booleans(), st.randoms())
+def test_live_photos_have_unique_names_in_any_order(
+    given_entries: list[Entry], casefold: bool, rng: object
+) -> None:
+    shown = assign(given_entries, casefold=casefold)
+    assert set(shown) == {entry.id for entry in given_entries}
+    assert len({fold(name, casefold) for name in shown.values()}) == len(given_entries)
+    assert all(safe(name) == name for name in shown.values())
+    shuffled = list(given_entries)
+    rng.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert shown == assign(shuffled, casefold=casefold)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3), st.integers(0, 3)), max_size=6
+    )
+)
+def test_a_part_has_the_digits_of_its_still(live: list[tuple[str, int, int]]) -> None:
+    given_entries = []
+    for number, (stem, taken, uploaded) in enumerate(live):
+        still_id, part_id = identity(number + 1), identity(number + 101)
+        given_entries.append(Entry(still_id, f"{stem}.heic", taken))
+        given_entries.append(Entry(part_id, f"{stem}.mov", uploaded, still=still_id))
+    shown = assign(given_entries)
+    for number in range(len(live)):
+        name = shown[identity(number + 1)]
+        if name not in ("a.heic", "b.heic"):
+            assert shown[identity(number + 101)] == name.replace(".heic", ".mov")
+
+
+def test_a_part_follows_a_still_that_was_shown_with_digits_before() -> None:
+    still = Entry(identity(1), "a.heic", 2.0, pinned="a ~00000001.heic")
+    part = Entry(identity(2), "a.mov", 1.0, still=still.id)
+    assert assign([still, part])[part.id] == "a ~00000001.mov"
+    # What it was shown as itself comes first, and so does a name of its own.
+    assert assign([still, Entry(part.id, "a.mov", 1.0, "a.mov", still.id)])[part.id] == "a.mov"
+    assert assign([still, Entry(part.id, "clip.mov", 1.0, None, still.id)])[part.id] == "clip.mov"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ EXTRACTION_DELAY = 0.5
 
 DELETION_DELAY = 0.2
 """Seconds until a final deletion is done."""
+
+CUT_OUT = re.compile(r"/encoded-video/.*-MP\.mp4$", re.IGNORECASE)
+"""The path of a motion part that Immich itself cut out of a motion photo."""
 
 VISIBILITIES = ("archive", "timeline", "hidden", "locked")
 
@@ -41,25 +45,35 @@ class Assets:
     def __init__(self, state: State, albums: Albums) -> None:
         self._state = state
         self._albums = albums
+        #: Whether the halves of a live photo are linked as soon as they have been read.
+        self.links_halves = True
 
     def find(self, user: User, asset_id: str, permission: str) -> Asset:
         """The asset, if `user` may do what the permission names; raises Refusal.
 
-        Others see it while it is in an album they share, unless it is in the trash.
+        Others see it while it is in an album they share, unless it is in the trash; a motion part
+        while its still is.
         """
         asset = self._state.assets.get(asset_id)
         if asset is None:
             raise no_access(permission)
         if asset.owner_id != user.id:
-            seen = self._state.albums_of_user[user.id]
-            if (
-                permission not in ("asset.read", "asset.download", "asset.view")
-                or asset.deleted is not None
-                or asset.visibility == "locked"
-                or not any(album_id in seen for album_id in asset.albums)
-            ):
+            may = permission in ("asset.read", "asset.download", "asset.view")
+            shown = asset.visibility != "locked" and self._shared(user, asset)
+            if not may or not (shown or any(self._shared(user, s) for s in self.stills(asset))):
                 raise no_access(permission)
         return asset
+
+    def _shared(self, user: User, asset: Asset) -> bool:
+        seen = self._state.albums_of_user[user.id]
+        return asset.deleted is None and any(album_id in seen for album_id in asset.albums)
+
+    def stills(self, video: Asset) -> list[Asset]:
+        """The live photos that a video is the motion part of, trashed ones included."""
+        if video.type != "VIDEO":
+            return []
+        owned = self._state.by_owner[video.owner_id].values()
+        return [asset for asset in owned if asset.live_video == video.id]
 
     def find_all(self, user: User, ids: Sequence[str], permission: str) -> list[Asset]:
         """All of them or a Refusal."""
@@ -116,9 +130,50 @@ class Assets:
             asset.taken = facts.taken
         asset.original_date = asset.taken if asset.original_date is None else asset.original_date
         asset.modify_date = asset.modified
+        asset.content_id = facts.content_id
         asset.extracted = True
         self.touch(asset)
         self._touch_exif(asset)
+        if self.links_halves:
+            self.link_half(asset)
+
+    def link_half(self, asset: Asset) -> None:
+        """Link an asset to the other half of its live photo, if that is here.
+
+        Trashed and hidden assets count as any, and of several it is the one the database finds.
+        """
+        if asset.content_id is None:
+            return
+        other = next(
+            (
+                one
+                for one in self._state.by_owner[asset.owner_id].values()
+                if one.content_id == asset.content_id and one.type != asset.type
+            ),
+            None,
+        )
+        if other is not None:
+            still, video = (asset, other) if asset.type == "IMAGE" else (other, asset)
+            self.refer(still, video)
+            self.hide(video)
+            self.leave_albums(video)
+
+    # The three updates of a link, which Immich makes side by side.
+
+    def refer(self, still: Asset, video: Asset) -> None:
+        """The still names its motion part."""
+        still.live_video = video.id
+        self.touch(still)
+
+    def hide(self, video: Asset) -> None:
+        """The motion part is shown on its own no more."""
+        video.visibility = "hidden"
+        self.touch(video)
+
+    def leave_albums(self, video: Asset) -> None:
+        """The motion part leaves every album."""
+        for album_id in sorted(video.albums):
+            self._albums.unlink(self._state.albums[album_id], video.id)
 
     def written_to(self, asset: Asset) -> None:
         """Immich wrote to the asset's sidecar and read it again (a tag was set)."""
@@ -141,9 +196,7 @@ class Assets:
                 for album_id in sorted(asset.albums):
                     self._albums.unlink(self._state.albums[album_id], asset.id)
         if "livePhotoVideoId" in changes:
-            asset.live_video = changes["livePhotoVideoId"]
-            if asset.live_video is not None:
-                self.hide_motion_part(asset.live_video)
+            self._change_part(asset, changes["livePhotoVideoId"])
         in_exif = {"description", "rating", "latitude", "longitude", "dateTimeOriginal"}
         if in_exif & changes.keys():
             asset.description = changes.get("description", asset.description)
@@ -154,6 +207,15 @@ class Assets:
                 asset.original_date = asset.taken = changes["dateTimeOriginal"]
             self._touch_exif(asset)
         self.touch(asset)
+
+    def _change_part(self, asset: Asset, video_id: str | None) -> None:
+        before = None if asset.live_video is None else self._state.assets.get(asset.live_video)
+        asset.live_video = video_id
+        if video_id is not None:
+            self.hide_motion_part(video_id)
+        elif before is not None:
+            before.visibility = asset.visibility
+            self.touch(before)
 
     # The trash
 
@@ -182,6 +244,7 @@ class Assets:
         self._remove_all([a.id for a in self._state.assets.values() if a.status == "deleted"])
 
     def _remove(self, asset: Asset) -> None:
+        part = None if asset.live_video is None else self._state.assets.get(asset.live_video)
         for album_id in sorted(asset.albums):
             self._albums.unlink(self._state.albums[album_id], asset.id)
         for still in self._state.by_owner[asset.owner_id].values():
@@ -198,6 +261,8 @@ class Assets:
         self._state.storage.remove(asset.id)
         self._state.record("asset", asset_id=asset.id, user_id=asset.owner_id)
         self._state.save("asset", asset.id, None)
+        if part is not None and not self.stills(part):
+            self._remove(part)
 
     def restore(self, assets: Sequence[Asset]) -> None:
         """Take assets out of the trash."""

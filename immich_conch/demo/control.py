@@ -34,6 +34,7 @@ class Control:
             ("POST", "/control/faults"): self._faults,
             ("DELETE", "/control/faults"): self._clear_faults,
             ("POST", "/control/settings"): self._settings,
+            ("POST", "/control/link"): self._link,
         }
         handler = handlers.get((method, path))
         if handler is None:
@@ -57,6 +58,7 @@ class Control:
                 "fileModifiedAt": js(found.modified),
                 "visibility": found.visibility,
                 "trashed": found.deleted is not None,
+                "livePhotoVideoId": found.live_video,
                 "metadata": {key: note.value for key, note in found.notes.items()},
             }
 
@@ -88,7 +90,10 @@ class Control:
         return {"secret": self._demo.add_key(user, data.get("permissions", ["all"]))}
 
     def _assets(self, data: dict[str, Any]) -> Any:
-        """`email`, and a list of `assets` with name, modified (POSIX seconds), size or content."""
+        """`email`, and a list of `assets` with name, modified (POSIX seconds), size or content.
+
+        Other fields of an entry are those of `entities.Asset`.
+        """
         user = self._demo.user(data["email"])
         ids = []
         for entry in data["assets"]:
@@ -99,6 +104,7 @@ class Control:
                 None if content is None else base64.b64decode(content),
                 entry["modified"],
                 size=entry.get("size"),
+                **entry.get("fields", {}),
             )
             ids.append(asset.id)
         return {"ids": ids}
@@ -122,5 +128,13 @@ class Control:
         return {"faults": 0}
 
     def _settings(self, data: dict[str, Any]) -> Any:
-        self._demo.trash_enabled = bool(data["trash"])
-        return {"trash": self._demo.trash_enabled}
+        """Whether there is a `trash`; whether live photos are linked by themselves (`links`)."""
+        if "trash" in data:
+            self._demo.trash_enabled = bool(data["trash"])
+        if "links" in data:
+            self._demo.links_live_photos = bool(data["links"])
+        return {"trash": self._demo.trash_enabled, "links": self._demo.links_live_photos}
+
+    def _link(self, data: dict[str, Any]) -> Any:
+        """Link the halves of live photos that have been read; how many stills have a part now."""
+        return {"live": self._demo.link_live_photos()}

@@ -148,6 +148,7 @@ class Asset:
     latitude: float | None = None
     longitude: float | None = None
     live_video: str | None = None
+    content_id: str | None = None
     library_id: str | None = None
     offline: bool = False
     extracted: bool = False

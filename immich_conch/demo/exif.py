@@ -1,7 +1,8 @@
-"""Just enough of JPEG and QuickTime to know a picture's date, its size and a video's length.
+"""Just enough of JPEG and QuickTime to know a picture's date and size, a video's length, and pairs.
 
 Immich extracts these some time after an upload.  Unreadable bytes are no error: they are an
-asset about which nothing is known.
+asset about which nothing is known.  The two halves of a live photo name one content identifier:
+the still in tag 0x0011 of Apple's maker note, the video under a QuickTime key.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ HEAD = 256 * 1024
 
 _DATE_TIME_ORIGINAL = 0x9003
 _EXIF_IFD = 0x8769
+_MAKER_NOTE = 0x927C
+_APPLE = b"Apple iOS\0"
+_APPLE_CONTENT_ID = 0x0011
+_QUICKTIME_CONTENT_ID = b"com.apple.quicktime.content.identifier"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @frozen
 class Facts:
-    """What the bytes say of themselves; `taken` in ms since 1970, `duration` in ms."""
+    """What the bytes say of themselves; `taken` in ms since 1970, `duration` in ms.
+
+    `content_id` is what the halves of a live photo have in common.
+    """
 
     width: int | None = None
     height: int | None = None
     taken: int | None = None
     duration: int | None = None
+    content_id: str | None = None
 
 
 def read(head: bytes) -> Facts:
@@ -42,7 +51,8 @@ def read(head: bytes) -> Facts:
 
 
 def _jpeg(data: bytes) -> Facts:
-    width = height = taken = None
+    width = height = None
+    tags = _Tags()
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -50,38 +60,62 @@ def _jpeg(data: bytes) -> Facts:
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            taken = _exif_date(data[at + 10 : at + 2 + length])
+            tags = _exif(data[at + 10 : at + 2 + length])
         elif marker == 0xDA:
             break
         at += 2 + length
-    return Facts(width=width, height=height, taken=taken)
+    return Facts(width=width, height=height, taken=tags.taken, content_id=tags.content_id)
 
 
-def _exif_date(tiff: bytes) -> int | None:
+@frozen
+class _Tags:
+    """What is taken from EXIF."""
+
+    taken: int | None = None
+    content_id: str | None = None
+
+
+def _entries(tiff: bytes, order: str, offset: int) -> dict[int, tuple[int, int]]:
+    """The tags of one directory: how many of its kind's units, and the value or where it is."""
+    (count,) = struct.unpack_from(order + "H", tiff, offset)
+    found = {}
+    for index in range(count):
+        tag, _kind, size, value = struct.unpack_from(order + "HHII", tiff, offset + 2 + 12 * index)
+        found[tag] = (size, value)
+    return found
+
+
+def _exif(tiff: bytes) -> _Tags:
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
-        return None
-
-    def entries(offset: int) -> dict[int, tuple[int, int]]:
-        (count,) = struct.unpack_from(order + "H", tiff, offset)
-        found = {}
-        for index in range(count):
-            tag, _kind, size, value = struct.unpack_from(
-                order + "HHII", tiff, offset + 2 + 12 * index
-            )
-            found[tag] = (size, value)
-        return found
-
+        return _Tags()
     (first,) = struct.unpack_from(order + "I", tiff, 4)
-    pointer = entries(first).get(_EXIF_IFD)
+    pointer = _entries(tiff, order, first).get(_EXIF_IFD)
     if pointer is None:
-        return None
-    date = entries(pointer[1]).get(_DATE_TIME_ORIGINAL)
-    if date is None:
-        return None
-    text = tiff[date[1] : date[1] + 19].decode("ascii", "replace")
-    moment = datetime.strptime(text, "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        return _Tags()
+    entries = _entries(tiff, order, pointer[1])
+    date, note = entries.get(_DATE_TIME_ORIGINAL), entries.get(_MAKER_NOTE)
+    return _Tags(
+        taken=None if date is None else _moment(tiff[date[1] : date[1] + 19]),
+        content_id=None if note is None else _apple(tiff[note[1] : note[1] + note[0]]),
+    )
+
+
+def _moment(text: bytes) -> int:
+    form = "%Y:%m:%d %H:%M:%S"
+    moment = datetime.strptime(text.decode("ascii", "replace"), form).replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
+
+
+def _apple(note: bytes) -> str | None:
+    """The content identifier in a maker note of Apple's, whose places count from its start."""
+    order = {b"II": "<", b"MM": ">"}.get(note[12:14])
+    if not note.startswith(_APPLE) or order is None:
+        return None
+    found = _entries(note, order, 14).get(_APPLE_CONTENT_ID)
+    if found is None:
+        return None
+    return note[found[1] : found[1] + found[0]].rstrip(b"\0").decode("ascii", "replace") or None
 
 
 def _boxes(data: bytes, start: int, end: int) -> dict[bytes, tuple[int, int]]:
@@ -113,4 +147,33 @@ def _movie(data: bytes) -> Facts:
             width, height = (
                 side >> 16 for side in struct.unpack_from(">II", data, track[b"tkhd"][1] - 8)
             )
-    return Facts(width=width or None, height=height or None, duration=duration)
+    return Facts(
+        width=width or None,
+        height=height or None,
+        duration=duration,
+        content_id=_quicktime(data, *inside[b"meta"]) if b"meta" in inside else None,
+    )
+
+
+def _quicktime(data: bytes, start: int, end: int) -> str | None:
+    """The content identifier among QuickTime's keys and their values, which count from 1."""
+    inside = _boxes(data, start, end)
+    if b"keys" not in inside or b"ilst" not in inside:
+        return None
+    at, end = inside[b"keys"]
+    number, at = 0, at + 8
+    while at + 8 <= end:
+        (size,) = struct.unpack_from(">I", data, at)
+        if size < 8:
+            return None
+        number += 1
+        if data[at + 8 : at + size] == _QUICKTIME_CONTENT_ID:
+            break
+        at += size
+    else:
+        return None
+    item = _boxes(data, *inside[b"ilst"]).get(struct.pack(">I", number))
+    value = None if item is None else _boxes(data, *item).get(b"data")
+    if value is None:
+        return None
+    return data[value[0] + 8 : value[1]].decode("utf-8", "replace") or None

@@ -103,6 +103,36 @@ class DemoImmich:
         self.state.trash_enabled = value
         self.state.flush()
 
+    @property
+    def links_live_photos(self) -> bool:
+        """Whether two halves of a live photo are linked as soon as both have been read."""
+        return self._assets.links_halves
+
+    @links_live_photos.setter
+    def links_live_photos(self, value: bool) -> None:
+        self._assets.links_halves = value
+
+    def link_live_photos(self) -> int:
+        """Link the halves of live photos that have been read; how many stills have a part now."""
+        for asset in list(self.state.assets.values()):
+            if asset.type == "IMAGE" and asset.live_video is None:
+                self._assets.link_half(asset)
+        self.state.flush()
+        return sum(asset.live_video is not None for asset in self.state.assets.values())
+
+    def link_partly(self, still: Asset, video: Asset, *steps: str) -> None:
+        """Some of the updates of a link, `refer`, `hide`, `leave`: side by side in Immich."""
+        for step in steps:
+            if step == "refer":
+                self._assets.refer(still, video)
+            elif step == "hide":
+                self._assets.hide(video)
+            elif step == "leave":
+                self._assets.leave_albums(video)
+            else:
+                raise ValueError(step)
+        self.state.flush()
+
     def user(self, email: str) -> User:
         """A user by address; raises KeyError."""
         found = self.state.user_by_email(email)

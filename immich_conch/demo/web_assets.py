@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from immich_conch.demo.assets import VISIBILITIES, normal_checksum
+from immich_conch.demo.assets import CUT_OUT, VISIBILITIES, normal_checksum
 from immich_conch.demo.dates import js, parse
 from immich_conch.demo.entities import Note
 from immich_conch.demo.refusals import Refusal, bad_date, check_uuid, wrong_type
@@ -46,7 +46,12 @@ def _changes(call: Call) -> dict[str, Any]:
 
 def _update(call: Call) -> Answer:
     asset = call.core.assets.find(call.user, call.id(), "asset.update")
-    call.core.assets.update(asset, _changes(call))
+    changes = _changes(call)
+    part = call.state.assets.get(asset.live_video or "")
+    unlinks = "livePhotoVideoId" in changes and changes["livePhotoVideoId"] is None
+    if unlinks and part is not None and CUT_OUT.search(part.path):
+        raise Refusal(400, "Cannot unlink Android motion photos")
+    call.core.assets.update(asset, changes)
     return Answer(200, call.core.answers.changed_asset(asset))
 
 

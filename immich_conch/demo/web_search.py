@@ -68,6 +68,8 @@ def _matches(call: Call, asset: Asset, data: dict[str, Any]) -> bool:
         return False
     if data.get("isNotInAlbum") and asset.albums:
         return False
+    if "isMotion" in data and data["isMotion"] != (asset.live_video is not None):
+        return False
     if any(tag_id not in asset.tags for tag_id in data.get("tagIds", ())):
         return False
     return all(
@@ -99,6 +101,7 @@ def _search(call: Call) -> Answer:
         isNotInAlbum="boolean",
         isFavorite="boolean",
         isOffline="boolean",
+        isMotion="boolean",
         size="number",
         page="number",
         checksum="string",

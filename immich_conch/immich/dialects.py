@@ -33,6 +33,9 @@ class Dialect:
     come from `POST /search/metadata`, which on 2.x leaves out others' and archived assets."""
     device_fields: bool
     """`POST /assets` needs `deviceAssetId` and `deviceId`."""
+    searches: tuple[Mapping[str, Any], ...]
+    """What a search of the whole library is asked with in turn: 2.x leaves out what is archived
+    unless it is asked for nothing else."""
     sync_types: tuple[str, ...]
     """What to ask the sync stream for."""
     owner_apart: bool | None
@@ -71,6 +74,7 @@ V2 = Dialect(
     shared_apart=True,
     content_in_album=True,
     device_fields=True,
+    searches=({}, {"visibility": "archive"}),
     sync_types=_sync_types("V1"),
     owner_apart=True,
 )
@@ -79,6 +83,7 @@ V3 = Dialect(
     shared_apart=False,
     content_in_album=False,
     device_fields=False,
+    searches=({},),
     sync_types=_sync_types("V2"),
     owner_apart=False,
 )

@@ -112,6 +112,9 @@ class IImmich(Interface):
     async def asset(asset_id: str) -> Asset:
         """One asset; raises NotFound."""
 
+    async def stills_of(part: Asset) -> list[Asset]:
+        """Own live photos of the part's name that it is the motion part of, trashed ones too."""
+
     async def create_album(name: str) -> Album:
         """Make an album."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,6 +20,9 @@ from attrs import frozen
 from immich_conch.errors import BadAnswer
 
 Role = Literal["owner", "editor", "viewer"]
+
+
+_CUT_OUT = re.compile(r"(^|/)encoded-video/.*-MP\.mp4$", re.IGNORECASE)
 
 
 @frozen(order=True)
@@ -146,6 +150,8 @@ class Asset:
     favorite: bool = False
     external: bool = False
     live_photo_video_id: str | None = None
+    #: Whether Immich itself cut it out of a motion photo (FACTS.md): it was never a file.
+    cut_out: bool = False
     description: str = ""
     rating: int | None = None
     #: Ids of its tags; only `GET /assets/{id}` tells them, not a listing.
@@ -180,6 +186,7 @@ class Asset:
             favorite=bool(data.get("isFavorite")),
             external=external,
             live_photo_video_id=live if isinstance(live, str) else None,
+            cut_out=_CUT_OUT.search(str(data.get("originalPath") or "")) is not None,
             description=str(exif.get("description") or ""),
             rating=_opt_int(exif, "rating"),
             tags=tuple(_str(tag, "id") for tag in data.get("tags") or ()),

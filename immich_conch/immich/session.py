@@ -37,6 +37,7 @@ from immich_conch.immich.listing import list_pages
 from immich_conch.immich.model import Album, Asset, Known, NewAsset, Storage, Uploaded, User
 from immich_conch.immich.problems import problem
 from immich_conch.immich.requests import Credential, chunks, part
+from immich_conch.immich.stills import stills_of
 from immich_conch.immich.sync import Syncing
 from immich_conch.immich.upload import multipart
 
@@ -136,6 +137,15 @@ class Session(Syncing):
     async def asset(self, asset_id: str) -> Asset:
         """One asset."""
         return await self._read("GET", f"/assets/{part(asset_id)}", Asset.from_json)
+
+    async def stills_of(self, part: Asset) -> list[Asset]:
+        """Live photos with this motion part; see `stills`."""
+
+        def search(query: Mapping[str, Any]) -> Awaitable[answers.Page]:
+            parse = answers.Page.from_json
+            return self._read("POST", "/search/metadata", parse, data=query, limit=MAX_LISTING)
+
+        return await self.server.in_dialect(lambda dialect: stills_of(part, dialect, search))
 
     async def create_album(self, name: str) -> Album:
         """Make an album; not tried again by itself, or a lost answer would make two."""

@@ -42,7 +42,13 @@ class _Change:
     removed: tuple[str, ...]
 
     def apply(self, assets: dict[str, Asset]) -> dict[str, Asset]:
-        result = {key: asset for key, asset in assets.items() if key not in self.removed}
+        result = {
+            key: attrs.evolve(asset, live_photo_video_id=None)
+            if asset.live_photo_video_id in self.removed
+            else asset
+            for key, asset in assets.items()
+            if key not in self.removed
+        }
         result.update((asset.id, asset) for asset in self.added if asset.listed)
         return result
 
@@ -69,6 +75,8 @@ class Catalog:
     _albums_refresh: Shared[Albums] | None = field(default=None, init=False)
     _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
     _sizes: dict[str, tuple[float, int | None]] = Factory(dict)
+    #: Motion parts of live photos by id; None for one that is not shown.
+    _parts: dict[str, Asset | None] = Factory(dict)
     _album_names: AlbumNames = Factory(
         lambda self: AlbumNames(self.ignore_case, self.separator), takes_self=True
     )
@@ -120,7 +128,7 @@ class Catalog:
                 by_id.pop(album_id, None)
             else:
                 by_id[album_id] = album
-        return self._enter(at, by_id)
+        return self._enter_albums(at, by_id)
 
     def _current(self) -> Albums | None:
         """What is known, with own changes in it."""
@@ -131,10 +139,10 @@ class Catalog:
                     by_id.pop(album_id, None)
                 else:
                     by_id[album_id] = album
-            self._enter(self._albums.at, by_id)
+            self._enter_albums(self._albums.at, by_id)
         return self._albums
 
-    def _enter(self, at: float, by_id: dict[str, Album]) -> Albums:
+    def _enter_albums(self, at: float, by_id: dict[str, Album]) -> Albums:
         """Name the albums, and the files that have the name of a folder now, or no more."""
         self._own_albums.clear()
         self._albums = known = self._album_names.named(at, by_id)
@@ -168,18 +176,38 @@ class Catalog:
 
     async def _refresh_folder(self, album: Album) -> Folder:
         listing = await self.source.assets(album)
-        assets = {asset.id: asset for asset in listing if asset.listed}
-        assets = await self._with_sizes(assets)
-        # The last question: what is noted by us from here on is entered by `noted`.
-        values = await self.source.notes(list(assets))
-        for asset_id in assets:
-            self._file_names.remember(asset_id, values.get(asset_id))
-        for change in self._asset_changes.get(album.id, ()):
-            assets = change.apply(assets)
-        known = self._current()
-        branch = None if known is None else known.branches.get(album.id)
+        members = {asset.id: asset for asset in listing if asset.listed}
+        parts: dict[str, Asset] = {}
+        asked: set[str] = set()
+        known: set[str] = set()
+        while True:
+            stills = [
+                asset
+                for asset in members.values()
+                if asset.live_photo_video_id is not None and asset.live_photo_video_id not in asked
+            ]
+            if stills:
+                parts.update(await self.source.parts(stills))
+                asked.update(str(still.live_photo_video_id) for still in stills)
+            assets = await self._with_sizes({**parts, **members})
+            members = {asset_id: assets[asset_id] for asset_id in members}
+            parts = {asset_id: assets[asset_id] for asset_id in parts}
+            # The last question: what is noted by us from here on is entered by `noted`.
+            unread = [asset_id for asset_id in assets if asset_id not in known]
+            values = await self.source.notes(unread)
+            for asset_id in unread:
+                self._file_names.remember(asset_id, values.get(asset_id))
+            known.update(unread)
+            for change in self._asset_changes.get(album.id, ()):
+                members = change.apply(members)
+            if all(a.live_photo_video_id in (None, *asked) for a in members.values()):
+                break
+        for part_id in asked:
+            self._parts[part_id] = parts.get(part_id)
+        albums = self._current()
+        branch = None if albums is None else albums.branches.get(album.id)
         reserved = frozenset(() if branch is None else branch.children)
-        folder = Folder(validator=album.validator, assets=assets, reserved=reserved)
+        folder = Folder.of(album.validator, members, parts, reserved)
         self._file_names.name(album.id, folder)
         self._folders[album.id] = folder
         return folder
@@ -262,14 +290,74 @@ class Catalog:
         if folder is None:
             return
         for asset_id in removed:
-            self._file_names.leave(album_id, folder, asset_id)
+            self._leave(album_id, folder, asset_id)
         alone = True
         for asset in added:
-            if asset.listed:
-                folder.assets[asset.id] = asset
-                alone = self._file_names.enter(album_id, folder, asset) and alone
+            if not asset.listed:
+                continue
+            shown = self._enter(album_id, folder, asset)
+            if shown is None:
+                # Its motion part is not known: the next look asks.
+                del self._folders[album_id]
+                return
+            alone = shown and alone
         if not alone:
             self._file_names.name(album_id, folder)
+
+    def _leave(self, album_id: str, folder: Folder, asset_id: str) -> None:
+        """An asset left a folder, its motion part with it; or a part did, and its still stays."""
+        if asset_id in folder.stills:
+            self.part_changed(asset_id)
+        for still_id in folder.stills.get(asset_id, ()):
+            still = folder.members[still_id]
+            alone = attrs.evolve(still, live_photo_video_id=None)
+            folder.members[still_id] = folder.assets[still_id] = alone
+        folder.stills.pop(asset_id, None)
+        part_id = folder.part(asset_id)
+        folder.members.pop(asset_id, None)
+        for one in (asset_id, part_id):
+            if one is not None:
+                folder.assets.pop(one, None)
+                self._file_names.leave(album_id, folder, one)
+
+    def _enter(self, album_id: str, folder: Folder, asset: Asset) -> bool | None:
+        """Show an asset and its motion part; whether nobody else's name has to change.
+
+        None: that the part is not known.
+        """
+        before, live = folder.members.get(asset.id), asset.live_photo_video_id
+        if before is not None and before.live_photo_video_id != live:
+            part_id = folder.part(asset.id)
+            if part_id is not None:
+                self.part_changed(part_id)
+                folder.assets.pop(part_id, None)
+                self._file_names.leave(album_id, folder, part_id)
+        folder.members[asset.id] = folder.assets[asset.id] = asset
+        alone = self._file_names.enter(album_id, folder, asset)
+        if live is None:
+            return alone
+        if live not in self._parts:
+            return None
+        part = self._parts[live]
+        if part is not None:
+            folder.pair(asset, part)
+            alone = self._file_names.enter(album_id, folder, part) and alone
+        return alone
+
+    def stills(self, part_id: str) -> Sequence[str]:
+        """Ids of live photos known to have this motion part; there may be others."""
+        shown = {one for folder in self._folders.values() for one in folder.stills.get(part_id, ())}
+        return sorted(shown.union(self.source.stills(part_id)))
+
+    def shown(self, album_id: str, asset_id: str) -> Sequence[File]:
+        """The files of an asset in a folder, as far as the folder is known."""
+        folder = self._folders.get(album_id)
+        return () if folder is None else folder.by_asset.get(asset_id, ())
+
+    def part_changed(self, part_id: str) -> None:
+        """A motion part was unlinked, trashed or restored by us."""
+        self.source.part_changed(part_id)
+        self._parts.pop(part_id, None)
 
     def noted(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
         """What is noted of an asset was read or written by us."""

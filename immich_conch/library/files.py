@@ -11,7 +11,7 @@ from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
 from immich_conch.immich.model import Album
 from immich_conch.library.copying import add_name
 from immich_conch.library.naming import File
-from immich_conch.library.nodes import FileNode, Node, PendingNode, asset_key
+from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
 from immich_conch.library.paths import Path
 from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
@@ -38,8 +38,13 @@ class Files(Relocation):
             partial = await self.partial(path)
             if partial is not None and self.pending.drop_partial(partial.album.id, path.name):
                 return
-            await self._refuse_hidden(path)
-            raise NotFound
+            along = await self.went_along(path)
+            if along is None:
+                await self._refuse_hidden(path)
+                raise NotFound
+            node = along
+            if along.album.id == await self._album_at(path):
+                return  # the still was removed, and this with it
         if not isinstance(node, (FileNode, PendingNode)):
             raise Refused("This is a folder, not a file.")
         if node.album.role == "viewer":
@@ -57,6 +62,29 @@ class Files(Relocation):
             file = node.file
         if file is not None and not self._is_gone(node.album, file):
             await self._remove_file(node.album, file)
+
+    async def _album_at(self, path: Path) -> str | None:
+        parent = await self.find(path.parent)
+        return parent.album.id if isinstance(parent, AlbumNode) else None
+
+    async def went_along(self, path: Path) -> FileNode | None:
+        """The motion part that was at a path until its still left: where it is now, or there.
+
+        A client that removes or moves both halves of a live photo names the part next.
+        """
+        parent = None if path.is_root else await self.find(path.parent)
+        if not isinstance(parent, AlbumNode):
+            return None
+        along = self.notes.pairs.went(parent.album.id, path.name)
+        if along is None:
+            return None
+        if along.album_id is None:
+            return FileNode(parent.album, along.file)
+        folder = await self.catalog.folder(along.album_id)
+        files = folder.by_asset.get(along.file.asset.id, ())
+        if not files:
+            return None
+        return FileNode(await self.catalog.album(along.album_id), files[0])
 
     async def _remove_file(self, album: Album, file: File) -> None:
         """Remove now, or leave it to whoever looks out for the RENAME that may follow."""

@@ -23,6 +23,7 @@ from immich_conch.errors import BadAnswer, ConchError, NoMirror, SessionRevoked,
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.library.first_load import FirstLoad
 from immich_conch.library.gather import Shared
+from immich_conch.library.motion import LINK_TRIES, LINKING, moment
 from immich_conch.library.records import raw_id
 from immich_conch.library.tables import Tables
 
@@ -229,17 +230,24 @@ class Follower:
             if self.loading is not None and self.notes_first:
                 self.loading.told(await self._noted(session))
                 await self.loading.turn()
-            for _ in range(LOOSE_TRIES):
+            loose = 0
+            for _ in range(LINK_TRIES):
                 tables, began = await self._one_stream(session)
-                if not again and not tables.incomplete:
+                if not again and not tables.incomplete and not tables.parting:
                     self._at = began
                     self._whole = True
                     self._failed_loads = 0
                     self.settle(tables, began)
                     return
                 # What is there now lacks something: nobody is to see it.
-                self._whole = again = False
-            raise NoMirror("Immich's sync stream leaves out what it refers to.")
+                self._whole = False
+                loose += again or tables.incomplete
+                if loose == LOOSE_TRIES:
+                    raise NoMirror("Immich's sync stream leaves out what it refers to.")
+                again = False
+                if tables.parting:
+                    await moment(self.clock)
+            raise Unreachable(LINKING)
         finally:
             if self.loading is not None:
                 self.loading.end()

@@ -136,6 +136,20 @@ class LiveSource:
             lambda load: listed if load.may_list(album.asset_count) else None,
         )
 
+    async def parts(self, stills: Sequence[Asset]) -> Mapping[str, Asset]:
+        """The motion parts of live photos."""
+        listed = partial(self.listings.parts, stills)
+        return await self._first(lambda: self.mirror.parts(stills), listed, lambda load: listed)
+
+    def stills(self, part_id: str) -> Sequence[str]:
+        """Live photos known to have this motion part."""
+        return self.mirror.stills(part_id) or self.listings.stills(part_id)
+
+    def part_changed(self, part_id: str) -> None:
+        """A motion part was unlinked, trashed or restored by us."""
+        for source in (self.mirror, self.listings):
+            source.part_changed(part_id)
+
     async def size(self, asset_id: str) -> int | None:
         """The size of an original."""
         return await self.listings.size(asset_id)

@@ -25,6 +25,7 @@ from immich_conch.library import names
 from immich_conch.library.first_load import FirstLoad
 from immich_conch.library.follower import Follower, Lend
 from immich_conch.library.gather import gather
+from immich_conch.library.motion import Parts, never_cut_out, visible
 from immich_conch.library.overlay import Overlay
 from immich_conch.library.records import AssetRecord, raw_id, text_id
 from immich_conch.library.source import ISource
@@ -51,6 +52,8 @@ class Mirror:
     freshness: float = 1.0
     max_assets: int = MAX_ASSETS
     _own: Overlay = Factory(Overlay)
+    #: Motion parts of others, and own ones of which it was asked whether they were cut out.
+    _parts: Parts = Factory(Parts)
     _revisions: count[int] = Factory(partial(count, 1))
     #: Revisions that own changes gave to albums.
     _own_revisions: dict[str, int] = Factory(dict)
@@ -119,7 +122,14 @@ class Mirror:
 
     async def assets(self, album: Album) -> list[Asset]:
         """The whole content of an album; raises NotFound."""
-        return await self._with_created(self._content(await self._follower.fresh(), album.id))
+        tables = await self._follower.fresh()
+        assets = self._content(tables, album.id)
+        parts = [
+            tables.assets.get(raw_id(asset.live_photo_video_id))
+            for asset in assets
+            if asset.live_photo_video_id is not None and asset.listed
+        ]
+        return await self._with_created(assets, [part for part in parts if part is not None])
 
     async def asset(self, asset_id: str) -> Asset:
         """One asset that the user owns or sees in an album; raises NotFound."""
@@ -127,6 +137,34 @@ class Mirror:
         if record is None:
             raise NotFound
         return record.value()
+
+    async def parts(self, stills: Sequence[Asset]) -> Mapping[str, Asset]:
+        """The motion parts of live photos by their own ids.
+
+        The stream tells own ones but for where they lie, which says whether Immich cut them out;
+        others' it does not tell at all.
+        """
+        tables, shown, unknown = await self._follower.fresh(), [], []
+        for still in stills:
+            record = tables.assets.get(raw_id(still.live_photo_video_id))
+            if record is not None and never_cut_out(record.name):
+                shown.append(record.value())
+            else:
+                unknown.append(str(still.live_photo_video_id))
+        found = await self._parts.of(unknown, self._follower.ask) if unknown else {}
+        for part_id, part in found.items():
+            record = tables.assets.get(raw_id(part_id))
+            shown.append(part if record is None else record.value())
+        return {part.id: part for part in shown if visible(part)}
+
+    def stills(self, part_id: str) -> Sequence[str]:
+        """Live photos known to have this motion part."""
+        tables = self._follower.tables
+        return [] if tables is None else [text_id(one.id) for one in tables.stills(raw_id(part_id))]
+
+    def part_changed(self, part_id: str) -> None:
+        """A motion part was unlinked, trashed or restored by us."""
+        self._parts.forget(part_id)
 
     async def size(self, asset_id: str) -> int | None:
         """What Immich says of an original whose size the stream did not tell."""
@@ -197,19 +235,20 @@ class Mirror:
 
     # -- when assets came into Immich, which 2.x's stream does not tell ---------------------------
 
-    async def _with_created(self, assets: list[Asset]) -> list[Asset]:
+    async def _with_created(self, assets: list[Asset], parts: Sequence[AssetRecord]) -> list[Asset]:
+        """The content with the age of all whose names collide, also with one of the parts."""
         unknown = [asset for asset in assets if not asset.created]
         if not unknown:
             return assets
         rivals: dict[str, list[Asset]] = {}
-        for asset in assets:
-            if asset.listed:
+        for asset in [*(part.value() for part in parts), *assets]:
+            if asset.listed or asset.visibility == "hidden":
                 key = names.fold(names.safe(asset.name), casefold=True)
                 rivals.setdefault(key, []).append(asset)
-        wanted = [a.id for group in rivals.values() if len(group) > 1 for a in group]
+        wanted = {a.id for group in rivals.values() if len(group) > 1 for a in group}
         if not wanted:
             return assets
-        created = await self.created(wanted)
+        created = await self.created(sorted(wanted))
         return [
             evolve(asset, created=created[asset.id])
             if not asset.created and asset.id in created

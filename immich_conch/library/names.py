@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
 
@@ -98,12 +98,14 @@ class Entry:
     `id` is unique in the set; Immich's UUIDs, or a UUID with something behind it where one asset
     has two names.  `name` is the wanted name, as Immich or the overlay has it.  `created` (POSIX
     seconds) decides who keeps a name.  `pinned` is the name the entry was already shown under.
+    `still` is, for the motion part of a live photo, the id of the entry of its still.
     """
 
     id: str
     name: str
     created: float
     pinned: str | None = None
+    still: str | None = None
 
 
 def safe(name: str, separator: str | None = None) -> str:
@@ -180,13 +182,63 @@ def assign(
     entry's own or given already.  So nobody loses a wanted name to a made one.  Nobody gets a
     name whose key (`fold`) is `reserved`.  Two entries of one id that differ raise ValueError, for
     one of them would be hidden.
+
+    A motion part follows its still: where both want one name but for the extension and the still
+    gets digits, the part gets the still's digits, so that the two stay together for programs that
+    pair them by name.
     """
+    known: dict[str, Entry] = {}
     own: dict[str, str] = {}
-    rivals: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in set(entries):
-        if entry.id in own:
+        if entry.id in known:
             raise ValueError(f"two entries of the id {entry.id}")
+        known[entry.id] = entry
         own[entry.id] = safe(entry.name if entry.pinned is None else entry.pinned, separator)
+    losers, taken = _contest(known.values(), own, casefold, reserved)
+    following = _following(known, own, {entry.id for entry in losers}, casefold)
+    followers = {part.id for parts in following.values() for part in parts}
+    if followers:
+        rest = [entry for entry in known.values() if entry.id not in followers]
+        losers, taken = _contest(rest, own, casefold, reserved)
+
+    def give(group: Sequence[Entry], marks: Iterable[str]) -> bool:
+        """One mark for all of a group; whether there was one that is free for all."""
+        for digits in marks:
+            made = {}
+            for entry in group:
+                head, slash, last = "", "", own[entry.id]
+                if separator:
+                    head, slash, last = last.rpartition(separator)
+                shown = head + slash + _extended(last, f" ~{digits}", folder=folders)
+                made[fold(shown, casefold)] = entry.id, shown
+            if len(made) < len(group):
+                return False  # cut to what fits they would be one name, whatever the mark
+            if taken.isdisjoint(made):
+                taken.update(made)
+                own.update(made.values())
+                return True
+        return False
+
+    for entry in sorted(losers, key=_rank):
+        parts = following.pop(entry.id, [])
+        if not give([entry, *parts], _marks(entry.id)):
+            for one in (entry, *parts):
+                give([one], _marks(one.id))
+    # What is left follows a still that is shown with digits from before.
+    for still_id in sorted(following):
+        mark = _mark_of(known[still_id], own[still_id])
+        for part in sorted(following[still_id], key=_rank):
+            if mark is None or not give([part], [mark]):
+                give([part], _marks(part.id))
+    return own
+
+
+def _contest(
+    entries: Iterable[Entry], own: Mapping[str, str], casefold: bool, reserved: Collection[str]
+) -> tuple[list[Entry], set[str]]:
+    """Those that lose the name they want, and the keys of all names that are not free."""
+    rivals: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
         rivals[fold(own[entry.id], casefold)].append(entry)
     taken = {*rivals, *reserved}
     losers: list[Entry] = []
@@ -195,18 +247,38 @@ def assign(
             losers += group
         elif len(group) > 1:
             losers += sorted(group, key=_rank)[1:]
-    for entry in sorted(losers, key=_rank):
-        head, slash, last = "", "", own[entry.id]
-        if separator:
-            head, slash, last = last.rpartition(separator)
-        for digits in _marks(entry.id):
-            shown = head + slash + _extended(last, f" ~{digits}", folder=folders)
-            key = fold(shown, casefold)
-            if key not in taken:
-                taken.add(key)
-                own[entry.id] = shown
-                break
-    return own
+    return losers, taken
+
+
+def _following(
+    known: Mapping[str, Entry], own: Mapping[str, str], losers: set[str], casefold: bool
+) -> dict[str, list[Entry]]:
+    """Motion parts that are to have the digits of their still, by the still; each name once."""
+    following: dict[str, dict[str, Entry]] = {}
+    for part in sorted(known.values(), key=_rank):
+        still = known.get(part.still or "")
+        if still is None or still.still is not None or part.pinned is not None:
+            continue
+        if still.id not in losers and _mark_of(still, own[still.id]) is None:
+            continue
+        if same_stem(part.name, still.name, casefold):
+            following.setdefault(still.id, {}).setdefault(fold(own[part.id], casefold), part)
+    return {still_id: list(parts.values()) for still_id, parts in following.items()}
+
+
+def same_stem(one: str, other: str, casefold: bool = False) -> bool:
+    """Whether two names are one but for their extensions."""
+    first, second = (split_extension(safe(name))[0] for name in (one, other))
+    return fold(first, casefold) == fold(second, casefold)
+
+
+def _mark_of(entry: Entry, shown: str) -> str | None:
+    """The digits that an entry is shown with though it does not want them."""
+    stem = split_extension(shown)[0]
+    wanted = split_extension(safe(entry.name))[0]
+    if not stem.startswith(f"{wanted} ~"):
+        return None
+    return stem.removeprefix(f"{wanted} ~") or None
 
 
 def check_new(name: str) -> str:

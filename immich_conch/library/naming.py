@@ -18,11 +18,15 @@ from immich_conch.library.metadata import Link
 
 @frozen(eq=False)
 class File:
-    """An asset under the name its folder shows; `link` is what it wants to be there."""
+    """An asset under the name its folder shows; `link` is what it wants to be there.
+
+    `still` is, for the motion part of a live photo, its still in the folder.
+    """
 
     name: str
     asset: Asset
     link: Link
+    still: Asset | None = None
 
     @property
     def modified(self) -> int:
@@ -34,16 +38,66 @@ class File:
 class Folder:
     """The content of one album, by shown name; complete, or it would not exist.
 
-    One asset may be in it under several names.  `reserved` are the keys of the folders in it, whose
-    names no file has.
+    One asset may be in it under several names.  `members` is what Immich has in the album,
+    `assets` that and the motion parts of its live photos; `stills` says whose these are.
+    `reserved` are the keys of the folders in it, whose names no file has.
     """
 
     validator: tuple[object, ...]
-    assets: dict[str, Asset]
+    members: dict[str, Asset]
+    assets: dict[str, Asset] = Factory(dict)
+    stills: dict[str, tuple[str, ...]] = Factory(dict)
     files: dict[str, File] = Factory(dict)
     by_key: dict[str, File] = Factory(dict)
     by_asset: dict[str, tuple[File, ...]] = Factory(dict)
     reserved: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        validator: tuple[object, ...],
+        members: dict[str, Asset],
+        parts: Mapping[str, Asset],
+        reserved: frozenset[str] = frozenset(),
+    ) -> Folder:
+        """A folder of these members and those of the parts that their stills have."""
+        folder = cls(validator, members, dict(members), reserved=reserved)
+        for still in members.values():
+            part = parts.get(still.live_photo_video_id or "")
+            if part is not None:
+                folder.pair(still, part)
+        return folder
+
+    def still_of(self, part_id: str) -> Asset | None:
+        """The live photo that shows a motion part; the oldest of several."""
+        ids = self.stills.get(part_id)
+        if not ids:
+            return None
+        return min((self.members[one] for one in ids), key=lambda one: (one.created, one.id))
+
+    def pair(self, still: Asset, part: Asset) -> None:
+        """Show a motion part beside a member."""
+        self.assets.setdefault(part.id, part)
+        known = self.stills.get(part.id, ())
+        self.stills[part.id] = (*(one for one in known if one != still.id), still.id)
+
+    def part(self, still_id: str) -> str | None:
+        """A member is no still of its motion part any more; the part, if it leaves with it."""
+        still = self.members.get(still_id)
+        part_id = None if still is None else still.live_photo_video_id
+        if part_id is None or part_id not in self.stills:
+            return None
+        left = tuple(one for one in self.stills[part_id] if one != still_id)
+        if left:
+            self.stills[part_id] = left
+            return None
+        del self.stills[part_id]
+        return None if part_id in self.members else part_id
+
+
+def _entry_id(asset_id: str, number: int) -> str:
+    """What tells the names of one asset apart, for `names`."""
+    return asset_id if not number else f"{asset_id}#{number}"
 
 
 @define(eq=False)
@@ -81,19 +135,22 @@ class FileNames:
         wanted: dict[str, tuple[Asset, Link]] = {}
         entries = []
         for asset in folder.assets.values():
+            still = folder.still_of(asset.id)
             for number, link in enumerate(self._links(album_id, asset)):
-                entry_id = asset.id if not number else f"{asset.id}#{number}"
+                entry_id = _entry_id(asset.id, number)
                 wanted[entry_id] = asset, link
                 pinned = pins.get((asset.id, link.key))
                 if not pins and link.name != asset.name:
                     # A name that is noted was given by somebody: it comes before one that is not.
                     pinned = link.name
-                entries.append(names.Entry(entry_id, link.name, asset.created, pinned))
+                follows = None if still is None else self._followed(album_id, still, link.name)
+                entries.append(names.Entry(entry_id, link.name, asset.created, pinned, follows))
         shown = names.assign(entries, casefold=self.ignore_case, reserved=folder.reserved)
         self._pins[album_id] = {}
         folder.files, folder.by_key, folder.by_asset = {}, {}, {}
         for entry_id, name in shown.items():
-            self._show(album_id, folder, File(name, *wanted[entry_id]))
+            asset, link = wanted[entry_id]
+            self._show(album_id, folder, File(name, asset, link, folder.still_of(asset.id)))
 
     def enter(self, album_id: str, folder: Folder, asset: Asset) -> bool:
         """Show an asset as it is noted now; False where that takes more than its own names."""
@@ -103,21 +160,35 @@ class FileNames:
             if all(link.key != file.link.key for link in links):
                 pins.pop((asset.id, file.link.key), None)
         clash = False
+        still = folder.still_of(asset.id)
         for link in links:
-            name = pins.get((asset.id, link.key)) or names.safe(link.name)
+            pinned = pins.get((asset.id, link.key))
+            name = pinned or names.safe(link.name)
             key = self.key(name)
-            if key in folder.by_key or key in folder.reserved:
+            follows = pinned is None and still is not None and self._is_marked(folder, still)
+            if follows or key in folder.by_key or key in folder.reserved:
                 clash = True
                 continue
-            self._show(album_id, folder, File(name, asset, link))
+            self._show(album_id, folder, File(name, asset, link, still))
         return not clash
 
     def leave(self, album_id: str, folder: Folder, asset_id: str) -> None:
         """An asset has left a folder; siblings keep the names they were shown under."""
-        folder.assets.pop(asset_id, None)
         pins = self._pins.setdefault(album_id, {})
         for file in self._hide(folder, asset_id):
             pins.pop((asset_id, file.link.key), None)
+
+    def _followed(self, album_id: str, still: Asset, name: str) -> str | None:
+        """The entry of a live photo that its motion part of this name is to be kept beside."""
+        for number, link in enumerate(self._links(album_id, still)):
+            if names.same_stem(link.name, name, self.ignore_case):
+                return _entry_id(still.id, number)
+        return None
+
+    def _is_marked(self, folder: Folder, still: Asset) -> bool:
+        """Whether a live photo is shown under other names than it wants, or not yet."""
+        shown = folder.by_asset.get(still.id, ())
+        return not shown or any(file.name != file.link.name for file in shown)
 
     def _links(self, album_id: str, asset: Asset) -> tuple[Link, ...]:
         return metadata.links(self._values.get(asset.id), album_id, asset)

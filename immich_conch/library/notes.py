@@ -6,7 +6,7 @@ written it.  Callers hold the asset's lock, so that two changes here cannot undo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import define
 from twisted.logger import Logger
@@ -20,6 +20,7 @@ from immich_conch.library.locks import Locks
 from immich_conch.library.metadata import Link, Value
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import asset_key
+from immich_conch.library.pairs import Pairs
 from immich_conch.library.removal import Tell, link, remove_asset, unlink
 
 #: What a key must be allowed to note anything.
@@ -35,6 +36,7 @@ class Notes:
 
     locks: Locks
     noted: Noted
+    pairs: Pairs
 
     _log = Logger()
 
@@ -128,9 +130,18 @@ class Notes:
         """Move a file from one album to another, under a name there; as `rename`.
 
         Noted first, so that it is never shown under a name that nobody gave it; then added, then
-        removed.  `added` runs in between.
+        removed; `added` runs in between.  A live photo's motion part goes along; moved alone it is
+        an asset like any other from then on.
         """
         asset, old = file.asset, file.link.name
+        part = await self.pairs.part(immich, asset)
+        if part is not None:
+            if await self._went_along(immich, part, source, target, Link(name, file.link.time)):
+                if added is not None:
+                    await added()
+                tell(source, [], [asset.id])
+                return
+            asset = await self.pairs.release(immich, part)
         before = await self.read(immich, asset)
         here = metadata.links(before, source, asset)
         if metadata.find(here, old) is None:
@@ -141,6 +152,8 @@ class Notes:
         there = metadata.added(there, Link(name, file.link.time))
         after = metadata.with_links(before, target, asset, there)
         await self.write(immich, asset, before, after)
+        beside = self.pairs.beside(source, asset)
+        await self._note_beside(immich, beside, source, target)
         await link(immich, target, asset.id)
         tell(target, [asset], [])
         if added is not None:
@@ -151,8 +164,48 @@ class Notes:
             await self.write(immich, asset, after, last)
             return
         await unlink(immich, source, asset.id)
+        self.pairs.leaves(source, beside, target)
         tell(source, [], [asset.id])
         await self.forget(immich, source, asset, after)
+        await self._forget_beside(immich, beside, source)
+
+    async def _went_along(
+        self, immich: IImmich, part: Asset, source: str, target: str, wanted: Link
+    ) -> bool:
+        """Whether a motion part is in `target` by its still, which has left `source`.
+
+        Then it gets its name there, which is all that is left to do.
+        """
+        places = await self.pairs.albums_of(immich, part)
+        if target not in places or source in places:
+            return False
+        before = await self.read(immich, part)
+        after = metadata.with_links(before, target, part, [wanted])
+        await self.write(immich, part, before, metadata.with_links(after, source, part, ()))
+        return True
+
+    async def _note_beside(
+        self, immich: IImmich, files: Sequence[File], source: str, target: str
+    ) -> None:
+        """A motion part that goes along is to be shown as it was; before its still is there."""
+        if not files or all(file.link == metadata.own_link(file.asset) for file in files):
+            return
+        part = files[0].asset
+        if not self.writable(immich, part):
+            return
+        before = await self.read(immich, part)
+        kept = metadata.links(before, source, part)
+        await self.write(immich, part, before, metadata.with_links(before, target, part, kept))
+
+    async def _forget_beside(self, immich: IImmich, files: Sequence[File], album_id: str) -> None:
+        """A motion part has left an album with its still."""
+        if files and any(file.link != metadata.own_link(file.asset) for file in files):
+            part = files[0].asset
+            try:
+                before = await self.read(immich, part)
+            except NotFound:
+                return  # deleted for good with its still
+            await self.forget(immich, album_id, part, before)
 
     async def forget_album(self, immich: IImmich, album_id: str, asset: Asset) -> None:
         """Leave no note of an album that was deleted; what goes wrong is only logged."""
@@ -165,11 +218,19 @@ class Notes:
                 await self.forget(immich, album_id, asset, before)
 
     async def drop(
-        self, immich: IImmich, album_id: str, asset: Asset, name: str, *, final_delete: bool = False
+        self,
+        immich: IImmich,
+        album_id: str,
+        asset: Asset,
+        name: str,
+        *,
+        final_delete: bool = False,
+        heir: Asset | None = None,
     ) -> bool | None:
         """Take one link of an asset out of an album; with the last one the delete rule applies.
 
-        Whether the asset went to the trash; None if it is in the album under another name still.
+        A live photo's motion part goes along, unless `heir` names it from now on.  Whether the
+        asset went to the trash; None if it is in the album under another name still.
         """
         before = await self.read(immich, asset)
         links = metadata.links(before, album_id, asset)
@@ -182,8 +243,17 @@ class Notes:
             after = metadata.with_links(before, album_id, asset, rest)
             await self.write(immich, asset, before, after)
             return None
+        part = await self.pairs.part(immich, asset)
+        if part is not None:
+            trashed = await self.pairs.drop(immich, album_id, part, final_delete)
+            await self.forget(immich, album_id, asset, before)
+            return trashed
+        stays = heir is not None and heir.live_photo_video_id == asset.live_photo_video_id
+        beside = () if stays else self.pairs.beside(album_id, asset)
         trashed = await remove_asset(immich, album_id, asset, final_delete=final_delete)
+        self.pairs.leaves(album_id, beside)
         await self.forget(immich, album_id, asset, before)
+        await self._forget_beside(immich, beside, album_id)
         return trashed
 
     async def forget(

@@ -27,6 +27,15 @@ class ISource(Interface):
     async def assets(album: Album) -> list[Asset]:
         """The whole content of an album, unlisted visibilities included."""
 
+    async def parts(stills: Sequence[Asset]) -> Mapping[str, Asset]:
+        """The motion parts of live photos by their own ids: those that are files (see `motion`)."""
+
+    def stills(part_id: str) -> Sequence[str]:
+        """Ids of live photos known to have this motion part; there may be others."""
+
+    def part_changed(part_id: str) -> None:
+        """A motion part was unlinked, trashed or restored by us."""
+
     async def size(asset_id: str) -> int | None:
         """The size of an original that the content did not tell, or None."""
 

@@ -14,7 +14,16 @@ from itertools import count
 from typing import Any
 
 from immich_conch.errors import BadAnswer, MirrorTooLarge
-from immich_conch.library.records import AlbumRecord, AssetRecord, common_id, raw_id, text
+from immich_conch.library.motion import HIDDEN_LOOKS, LEFT_LOOKS
+from immich_conch.library.records import (
+    TRASHED,
+    VIDEO,
+    AlbumRecord,
+    AssetRecord,
+    common_id,
+    raw_id,
+    text,
+)
 
 #: Our key in the assets' own metadata (BEHAVIOUR, section 6).
 METADATA_KEY = "immich-conch"
@@ -39,6 +48,8 @@ class Tables:
         self._loose_links: set[tuple[bytes, bytes]] = set()
         self._loose_users: dict[bytes, dict[bytes, str]] = {}
         self._loose_exif: dict[bytes, Exif] = {}
+        #: Videos that may just be becoming motion parts, and how many deltas more are to tell.
+        self.parting: dict[AssetRecord, int] = {}
         #: Others' assets that may be in no album any more.
         self._maybe_gone: set[AssetRecord] = set()
         self._shared_tuples: dict[tuple[AlbumRecord, ...], tuple[AlbumRecord, ...]] = {}
@@ -91,6 +102,12 @@ class Tables:
             if alone and record.id in self.assets and record.id not in awaited:
                 self._drop(record)
         self._maybe_gone.clear()
+        for record, looks in list(self.parting.items()):
+            there = self.assets.get(record.id) is record and not record.flags & TRASHED
+            if looks > 1 and there and record.id not in self._stills:
+                self.parting[record] = looks - 1
+            else:
+                del self.parting[record]
         self._shared_tuples.clear()
 
     @property
@@ -112,6 +129,10 @@ class Tables:
             for album in still.albums:
                 self.touch(album)
 
+    def stills(self, part: bytes) -> tuple[AssetRecord, ...]:
+        """The live photos that a video is the motion part of."""
+        return self._stills.get(part, ())
+
     # -- assets ---------------------------------------------------------------------------------
 
     def _asset(self, data: Mapping[str, Any]) -> None:
@@ -122,7 +143,7 @@ class Tables:
             if len(self.assets) >= self._max_assets:
                 raise MirrorTooLarge
             record = AssetRecord(key)
-        live = record.live
+        live, listed = record.live, record.listed
         changed = record.told(data, self._same(owner))
         if new:
             self.assets[key] = record
@@ -135,6 +156,8 @@ class Tables:
             if record.live is not None:
                 stills = self._stills.get(record.live, ())
                 self._stills[record.live] = (*stills, record)
+        if listed and record.flags & VIDEO and record.visibility == "hidden":
+            self.parting[record] = HIDDEN_LOOKS + 1
         if changed:
             self.touch_asset(record)
 
@@ -270,6 +293,8 @@ class Tables:
         album, record = self.albums.get(album_id), self.assets.get(asset_id)
         if album is not None and record is not None and record in album.members:
             self._part(album, record)
+            if record.flags & VIDEO:
+                self.parting.setdefault(record, LEFT_LOOKS + 1)
 
     def _part(self, album: AlbumRecord, record: AssetRecord) -> None:
         album.members.discard(record)

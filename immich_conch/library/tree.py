@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import define
 
-from immich_conch.errors import AlreadyExists, Denied, Refused
+from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
 from immich_conch.library import names
 from immich_conch.library.copying import add_name, add_place
 from immich_conch.library.files import Files
@@ -25,7 +25,9 @@ class Tree(Files):
         self._writable()
         if source.is_root or target.is_root:
             raise Denied("The root folder cannot be renamed.")
-        node = await self.resolve(source)
+        node = await self.find(source) or await self.went_along(source)
+        if node is None:
+            raise NotFound
         if isinstance(node, FOLDER_NODES):
             await self._rename_folder(source, target, replace)
             return

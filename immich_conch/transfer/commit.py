@@ -17,6 +17,7 @@ from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Ref
 from immich_conch.immich.interfaces import IImmich, IUploadBody
 from immich_conch.immich.model import Asset, NewAsset, Uploaded
 from immich_conch.library.albums import is_hidden
+from immich_conch.library.pairs import Pairs
 from immich_conch.library.removal import link, unlink
 from immich_conch.transfer.overlap import Overlap
 
@@ -44,7 +45,7 @@ async def check_content(
     """What CLOSE can check before it promises anything; the asset that has these bytes already.
 
     `waiting` are bytes of sealed uploads that the quota must still take.  Raises Denied (locked
-    folder), Refused (hidden motion part), QuotaExceeded, Unreachable.
+    folder), Refused (what Immich cut out of a motion photo), QuotaExceeded, Unreachable.
     """
     known = (await immich.check([checksum]))[0]
     if known is not None:
@@ -63,8 +64,8 @@ def _can_be_shown(asset: Asset) -> None:
     """Raise for an asset that Immich would not show in an album."""
     if asset.visibility == "locked":
         raise Denied("These bytes are in Immich's locked folder, which SFTP does not show.")
-    if asset.visibility == "hidden":
-        raise Refused("These bytes are the hidden motion part of a live photo in Immich.")
+    if asset.cut_out:
+        raise Refused("These bytes are the video that Immich itself cut out of a motion photo.")
 
 
 @define(eq=False)
@@ -78,6 +79,9 @@ class Commit:
     content: Content
     album_id: str | None
     landed: Callable[[Asset, bool], Awaitable[None]]
+    pairs: Pairs
+    #: The live photo that brings these bytes into the album as its motion part.
+    still: Asset | None = field(default=None, init=False)
     #: The asset that this run's upload made.
     _made: str | None = field(default=None, init=False)
 
@@ -93,6 +97,30 @@ class Commit:
             raise Unreachable("Immich received other bytes than were sent; they are sent again.")
         _can_be_shown(asset)
         await self.landed(asset, self._made == asset_id)
+        if asset.visibility == "hidden":
+            return await self._beside_its_still(asset)
+        return await self._into_album(asset)
+
+    async def _beside_its_still(self, part: Asset) -> Asset:
+        """Known bytes that Immich has as a motion part: they are in an album by their still."""
+        stills = await self.pairs.stills(self.immich, part)
+        if part.trashed:
+            await self.immich.restore([part.id])
+        if not stills:
+            await self.immich.update_asset(part.id, visibility="timeline")
+            return await self._into_album(await self.immich.asset(part.id))
+        for still in stills:
+            holding = [] if still.trashed else await self.immich.albums_of(still.id)
+            if any(album.id == self.album_id for album in holding):
+                self.still = still
+                break
+        else:
+            # Trashed ones are the last.
+            self.still = await self._into_album(stills[0])
+        return await self.immich.asset(part.id)
+
+    async def _into_album(self, asset: Asset) -> Asset:
+        asset_id = asset.id
         if asset.trashed:
             await self._leave_other_albums(asset_id)
         for _ in range(RESTORES):

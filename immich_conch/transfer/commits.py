@@ -26,7 +26,9 @@ from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.gather import gather
 from immich_conch.library.locks import Locks
+from immich_conch.library.naming import File
 from immich_conch.library.notes import Noted, Notes
+from immich_conch.library.pairs import Pairs
 from immich_conch.library.removal import Tell
 from immich_conch.transfer.landing import Landing
 from immich_conch.transfer.lease import Lease
@@ -78,6 +80,9 @@ class Commits:
     live: Callable[[], Lease | None]
     #: The lease of an Immich session of the user.
     session_of: Callable[[IImmich], Lease | None]
+    #: What the catalogs know of live photos: the stills of a part, an asset's files in a folder.
+    stills: Callable[[str], Sequence[str]] = lambda part_id: ()
+    shown: Callable[[str, str], Sequence[File]] = lambda album_id, asset_id: ()
     settle: float = 5.0
     final_delete: bool = False
     #: Bytes from which on a file goes to Immich while it is still written; 0 is never.
@@ -87,7 +92,10 @@ class Commits:
     random: Callable[[], float] = random.random
     locks: Locks = field(factory=Locks)
     _places: Places = Factory(lambda self: Places(self.ignore_case), takes_self=True)
-    notes: Notes = Factory(lambda self: Notes(self.locks, self.noted), takes_self=True)
+    pairs: Pairs = Factory(
+        lambda self: Pairs(self.tell, self.clock.seconds, self.stills, self.shown), takes_self=True
+    )
+    notes: Notes = Factory(lambda self: Notes(self.locks, self.noted, self.pairs), takes_self=True)
     _landing: Landing = Factory(
         lambda self: Landing(
             self.locks,
@@ -367,7 +375,9 @@ class Commits:
                 if replaced:
                     # Whoever had the name is gone only now: the asset is named once more.
                     gone = [*gone, landed.asset.id]
-                self.tell(upload.album_id, [landed.asset], gone)
+                # A motion part is in the album by its still.
+                there = landed.asset if landed.still is None else landed.still
+                self.tell(upload.album_id, [there], gone)
                 if replaced:
                     await self.with_session(upload, partial(self._pin_siblings, upload))
                 self.removals.landed(upload.album_id, upload.name, replaced)

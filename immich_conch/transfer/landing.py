@@ -37,12 +37,14 @@ class Landed:
     """An upload that is in Immich: in its album or, where that is gone, without one.
 
     `replaced` lost the upload's name for it, and `left` the album if that was its only one.
+    `still` is the live photo that shows it there as its motion part.
     """
 
     asset: Asset
     in_album: bool
     replaced: Asset | None = None
     left: bool = False
+    still: Asset | None = None
 
 
 def wanted_link(upload: Upload, asset: Asset, file: File | None) -> Link:
@@ -76,22 +78,27 @@ class Landing:
     async def run(self, upload: Upload, lease: Lease) -> Landed:
         """Run the commit of an upload; raises what Immich raised."""
         async with self.locks.hold(("sha1", upload.checksum)):
-            asset, in_album = await self._into_immich(upload, lease)
+            asset, in_album, still = await self._into_immich(upload, lease)
             if in_album:
                 self.landed(upload.album_id, upload.name, asset.id)
+                # A removal of the still that is held back would take the part along.
+                for file in () if still is None else lease.catalog.shown(upload.album_id, still.id):
+                    self.landed(upload.album_id, file.name, file.asset.id)
         if asset.size is None:
             asset = attrs.evolve(asset, size=upload.size)
         if not in_album:
             return Landed(asset, in_album=False)
         landed, free = await self._replace(upload, lease, asset)
+        if still is not None:
+            landed = attrs.evolve(landed, still=still)
         if free:
             self._made[_place(upload)] = asset.id
             while len(self._made) > MADE_KEPT:
                 del self._made[next(iter(self._made))]
         return landed
 
-    async def _into_immich(self, upload: Upload, lease: Lease) -> tuple[Asset, bool]:
-        """The asset, and whether its album still exists."""
+    async def _into_immich(self, upload: Upload, lease: Lease) -> tuple[Asset, bool, Asset | None]:
+        """The asset, whether its album still exists, and the still that shows it there."""
         immich = lease.immich
 
         async def landed(asset: Asset, new: bool) -> None:
@@ -112,7 +119,8 @@ class Landing:
             overlap=upload.overlap,
         )
         try:
-            return await Commit(immich, content, upload.album_id, landed).run(), True
+            commit = Commit(immich, content, upload.album_id, landed, self.notes.pairs)
+            return await commit.run(), True, commit.still
         except NotFound:
             try:
                 await immich.album(upload.album_id)
@@ -121,7 +129,8 @@ class Landing:
                     "the album of {name!r} is gone; the file is in Immich without an album",
                     name=upload.name,
                 )
-                return await Commit(immich, content, None, alone).run(), False
+                commit = Commit(immich, content, None, alone, self.notes.pairs)
+                return await commit.run(), False, None
             raise
 
     async def _note(self, upload: Upload, lease: Lease, asset: Asset) -> bool:
@@ -133,8 +142,7 @@ class Landing:
         immich, album_id = lease.immich, upload.album_id
         before = await self.notes.read(immich, asset)
         # Immich's word: another upload may have put the bytes there a moment ago.
-        holding = [] if asset.trashed else await immich.albums_of(asset.id)
-        here = any(album.id == album_id for album in holding)
+        here = not asset.trashed and album_id in await self.notes.pairs.albums_of(immich, asset)
         links = metadata.links(before, album_id, asset) if here else ()
         file = await lease.catalog.find_file(album_id, upload.name) if here else None
         wanted = wanted_link(upload, asset, file)
@@ -170,11 +178,19 @@ class Landing:
             await carry_over(lease.immich, await lease.immich.asset(old.id), asset)
         except NotFound:
             return Landed(asset, True, old, left=True), True  # gone by another hand
+        pairs = self.notes.pairs
+        asset = await pairs.hand_over(lease.immich, album_id, old, asset)
+        still = await pairs.take_place(lease.immich, old, asset)
         try:
             async with self.locks.hold(asset_key(old)):
                 trashed = await self.notes.drop(
-                    lease.immich, album_id, old, file.link.name, final_delete=self.final_delete
+                    lease.immich,
+                    album_id,
+                    old,
+                    file.link.name,
+                    final_delete=self.final_delete,
+                    heir=asset,
                 )
         except NotFound:
             trashed = None  # it has another name meanwhile
-        return Landed(asset, True, old, left=trashed is not None), True
+        return Landed(asset, True, old, left=trashed is not None, still=still), True

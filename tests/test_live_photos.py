@@ -1,0 +1,537 @@
+"""Live photos: two files here, in Immich a still and its hidden motion part (sections 2 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import pytest_twisted
+from attrs import frozen
+from live_halves import motion, still
+from rig import TAKEN, VERSIONS, Rig, Session, contents, quiet, raises, rig
+from twisted.internet.defer import Deferred
+
+from immich_conch.demo.entities import Album, Asset
+from immich_conch.errors import Denied, NotFound, Refused, Unreachable
+
+T = TypeVar("T")
+
+ways = pytest.mark.parametrize("way", ["mirror", "listings", "key"])
+versions = pytest.mark.parametrize("version", VERSIONS)
+
+
+def settings(way: str) -> dict[str, Any]:
+    """Settings under which a session sees the library this way."""
+    return {"mirror_max_assets": 1000} if way == "mirror" else {}
+
+
+async def session(r: Rig, way: str) -> Session:
+    """A session that sees the library this way."""
+    return await r.session(key=r.demo.add_key(r.alice) if way == "key" else "")
+
+
+@frozen
+class Pair:
+    """A live photo in an album."""
+
+    still: Asset
+    part: Asset
+    album: Album
+
+
+def pair(r: Rig, album: str = "Live", name: str = "IMG_7", linked: bool = True) -> Pair:
+    """Two halves in an album, linked by Immich or still to be."""
+    r.demo.links_live_photos = False
+    one = r.asset(f"{name}.JPG", still(name, name))
+    two = r.asset(f"{name}.MOV", motion(name, name))
+    made = Pair(one, two, r.album(album, one, two))
+    if linked:
+        r.demo.link_live_photos()
+        assert two.visibility == "hidden"
+        assert one.live_video == two.id
+        assert r.names_in(made.album) == [f"{name}.JPG"]
+    return made
+
+
+async def patiently(r: Rig, work: Awaitable[T]) -> T:
+    """The result of work that waits for Immich now and then."""
+
+    async def run() -> T:
+        return await work
+
+    running = Deferred.fromCoroutine(run())
+    while not running.called:
+        r.clock.advance(0.1)
+        await quiet(5)
+    return await running
+
+
+def later(r: Rig) -> None:
+    """Let what is known grow too old."""
+    r.clock.advance(3.0)
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_linking_leaves_the_folder_as_it_was(tmp_path: Path, version: str, way: str) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        pair(r, linked=False)
+        s = await session(r, way)
+        before = await s.ls("/Live")
+        assert sorted(before) == ["IMG_7.JPG", "IMG_7.MOV"]
+        r.demo.link_live_photos()
+        later(r)
+        assert await s.ls("/Live") == before
+        assert await s.stat("/Live/IMG_7.MOV") == before["IMG_7.MOV"]
+        assert await s.get("/Live/IMG_7.MOV") == motion("IMG_7", "IMG_7")
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_linked_part_is_a_file_for_who_comes_later(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        pair(r)
+        s = await session(r, way)
+        listed = await s.ls("/Live")
+        assert sorted(listed) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert listed["IMG_7.MOV"]["mtime"] == TAKEN
+        assert listed["IMG_7.MOV"]["size"] == len(motion("IMG_7", "IMG_7"))
+        asked = r.demo.requests["GET /assets/{id}"]
+        later(r)
+        r.demo.add_album(r.alice, "Other")
+        assert await s.ls("/Live") == listed
+        assert r.demo.requests["GET /assets/{id}"] == asked
+
+
+# -- removing -----------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_removing_the_still_takes_the_part_along(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        assert await s.ls("/Live") == {}
+        assert p.still.deleted is not None
+        await s.rm("/Live/IMG_7.MOV")
+        # In Immich the pair is whole: restoring the still brings both back.
+        assert p.still.live_video == p.part.id
+        assert p.part.deleted is None
+        r.demo._assets.restore([p.still])
+        for _ in range(2):  # the mirror believes its own change until two deltas say otherwise
+            later(r)
+            await s.ls("/Live")
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_removing_the_part_alone_unlinks_it_everywhere(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other", p.still)
+        s, other = await session(r, way), await r.session()
+        assert len(await s.ls("/Live")) == len(await other.ls("/Other")) == 2
+        await s.rm("/Live/IMG_7.MOV")
+        assert list(await s.ls("/Live")) == list(await other.ls("/Other")) == ["IMG_7.JPG"]
+        assert p.still.live_video is None
+        assert p.part.deleted is not None
+        assert p.part.visibility == "timeline"
+        await raises(NotFound, s.rm("/Live/IMG_7.MOV"))
+        later(r)
+        assert list(await s.ls("/Live")) == list(await other.ls("/Other")) == ["IMG_7.JPG"]
+        # And the still by itself.
+        await s.rm("/Live/IMG_7.JPG")
+        assert await s.ls("/Live") == {}
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_still_that_is_in_another_album_leaves_with_its_part(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other", p.still)
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await s.rm("/Live/IMG_7.MOV")
+        assert await s.ls("/Live") == {}
+        assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.deleted is p.part.deleted is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_was_linked_a_moment_ago_is_removed_as_one(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        p = pair(r, linked=False)
+        s = await r.session()
+        await s.ls("/Live")
+        r.demo.link_live_photos()
+        await s.rm("/Live/IMG_7.MOV")
+        assert p.part.deleted is not None
+        assert p.still.live_video is None
+        later(r)
+        assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+
+
+# -- moving -------------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_moving_the_still_takes_the_part_along(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        s = await session(r, way)
+        await s.utime("/Live/IMG_7.MOV", TAKEN + 5)
+        await s.mv("/Live/IMG_7.MOV", "/Live/Clip.MOV")
+        assert sorted(await s.ls("/Live")) == ["Clip.MOV", "IMG_7.JPG"]
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        assert await s.ls("/Live") == {}
+        assert sorted(await s.ls("/Other")) == ["Clip.MOV", "IMG_7.JPG"]
+        assert (await s.stat("/Other/Clip.MOV"))["mtime"] == TAKEN + 5
+        await s.mv("/Live/Clip.MOV", "/Other/Clip.MOV")
+        await s.mv("/Live/Clip.MOV", "/Other/Film.MOV")
+        assert sorted(await s.ls("/Other")) == ["Film.MOV", "IMG_7.JPG"]
+        assert p.still.live_video == p.part.id
+        later(r)
+        assert sorted(await s.ls("/Other")) == ["Film.MOV", "IMG_7.JPG"]
+        assert await s.ls("/Live") == {}
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_moving_the_part_first_loses_neither(tmp_path: Path, version: str, way: str) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        r.album("Third", p.still)
+        s = await session(r, way)
+        await s.mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV")
+        assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+        assert list(await s.ls("/Other")) == ["IMG_7.MOV"]
+        assert sorted(await s.ls("/Third")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        for _ in range(2):
+            assert await s.ls("/Live") == {}
+            assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            assert sorted(await s.ls("/Third")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.part.visibility == "timeline"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_whose_still_was_removed_can_still_be_moved(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        p = pair(r)
+        other = r.album("Other")
+        s = await r.session()
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await s.mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV")
+        assert contents(r, other) == {"IMG_7.MOV": motion("IMG_7", "IMG_7")}
+        assert list(await s.ls("/Other")) == ["IMG_7.MOV"]
+        assert await s.ls("/Live") == {}
+        assert p.still.deleted is not None
+
+
+# -- uploading ----------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_uploading_both_halves_again_changes_nothing(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        before = await s.ls("/Live")
+        await s.put("/Live/IMG_7.MOV", motion("IMG_7", "IMG_7"), TAKEN)
+        await s.put("/Live/IMG_7.JPG", still("IMG_7", "IMG_7"), TAKEN)
+        for _ in range(2):
+            assert await s.ls("/Live") == before
+            later(r)
+        assert len(r.demo.state.assets) == 2
+        assert p.still.live_video == p.part.id
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_uploading_the_part_elsewhere_brings_its_still(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.put("/Other/Clip.MOV", motion("IMG_7", "IMG_7"), TAKEN + 9)
+        for _ in range(2):
+            listed = await s.ls("/Other")
+            assert sorted(listed) == ["Clip.MOV", "IMG_7.JPG"]
+            assert listed["Clip.MOV"]["mtime"] == TAKEN + 9
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.still.live_video == p.part.id
+
+
+@versions
+@pytest_twisted.ensureDeferred
+async def test_uploading_the_part_of_a_trashed_still_restores_both(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        p = pair(r)
+        s = await r.session()
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await s.rm("/Live/IMG_7.MOV")
+        await s.put("/Live/IMG_7.MOV", motion("IMG_7", "IMG_7"), TAKEN)
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.deleted is None
+
+
+@versions
+@pytest_twisted.ensureDeferred
+async def test_uploading_a_removed_part_again_brings_it_back(tmp_path: Path, version: str) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        p = pair(r)
+        s = await r.session()
+        await s.rm("/Live/IMG_7.MOV")
+        await s.put("/Live/IMG_7.MOV", motion("IMG_7", "IMG_7"), TAKEN)
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.part.deleted is None
+
+
+@versions
+@pytest_twisted.ensureDeferred
+async def test_a_hidden_video_of_no_still_is_shown_when_it_is_uploaded(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        video = r.asset("A.MOV", motion("A", "A"), visibility="hidden")
+        album = r.album("Live")
+        s = await r.session()
+        await s.put("/Live/A.MOV", motion("A", "A"), TAKEN)
+        assert list(await s.ls("/Live")) == ["A.MOV"]
+        assert video.visibility == "timeline"
+        assert r.names_in(album) == ["A.MOV"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_overwriting_the_still_hands_the_part_on(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        await s.put("/Live/IMG_7.JPG", still("7b", "edited"), TAKEN)
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert await s.get("/Live/IMG_7.JPG") == still("7b", "edited")
+        assert p.still.deleted is not None
+        assert p.part.deleted is None
+        assert p.part.visibility == "hidden"
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_overwriting_the_part_puts_another_in_its_place(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other", p.still)
+        s = await session(r, way)
+        await s.put("/Live/IMG_7.MOV", motion("7b", "edited"), TAKEN)
+        for _ in range(2):
+            for folder in ("/Live", "/Other"):
+                assert sorted(await s.ls(folder)) == ["IMG_7.JPG", "IMG_7.MOV"]
+                assert await s.get(f"{folder}/IMG_7.MOV") == motion("7b", "edited")
+            later(r)
+        assert p.part.deleted is not None
+        assert p.still.live_video not in (None, p.part.id)
+
+
+# -- what Immich is doing just now ----------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest.mark.parametrize("seen", [("hide",), ("leave",), ("refer",), ("hide", "leave")])
+@pytest_twisted.ensureDeferred
+async def test_half_a_link_is_no_absence(
+    tmp_path: Path, version: str, way: str, seen: tuple[str, ...]
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r, linked=False)
+        s = await session(r, way)
+        before = await s.ls("/Live")
+        r.demo.link_partly(p.still, p.part, *seen)
+        later(r)
+        listing = Deferred.fromCoroutine(s.ls("/Live"))
+        await quiet()
+        r.demo.link_partly(p.still, p.part, *({"hide", "leave", "refer"} - set(seen)))
+        assert await patiently(r, listing) == before
+        later(r)
+        assert await s.ls("/Live") == before
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_video_that_is_hidden_for_good_is_absent(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p = pair(r, linked=False)
+        s = await session(r, way)
+        assert len(await s.ls("/Live")) == 2
+        r.demo.link_partly(p.still, p.part, "hide")
+        later(r)
+        assert list(await patiently(r, s.ls("/Live"))) == ["IMG_7.JPG"]
+        asked = r.demo.requests["GET /assets/{id}"]
+        later(r)
+        assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+        assert r.demo.requests["GET /assets/{id}"] == asked
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_video_that_somebody_took_out_is_absent(tmp_path: Path, way: str) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r, linked=False)
+        s, other = await session(r, way), await r.session()
+        assert len(await s.ls("/Live")) == 2
+        await other.lease.immich.remove_from_album(p.album.id, [p.part.id])
+        later(r)
+        assert list(await patiently(r, s.ls("/Live"))) == ["IMG_7.JPG"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_what_immich_cut_out_is_no_file(tmp_path: Path, version: str, way: str) -> None:
+    async with rig(tmp_path, version, loopback=True, **settings(way)) as r:
+        path = f"/data/encoded-video/{r.alice.id}/ab/cd/abcd-MP.mp4"
+        cut = r.asset("PXL.mp4", motion("", "cut"), visibility="hidden", path=path)
+        uploaded = r.asset("IMG.mp4", motion("", "mine"), visibility="hidden")
+        one = r.asset("PXL.jpg", live_video=cut.id)
+        two = r.asset("IMG.jpg", live_video=uploaded.id)
+        r.album("Live", one, two)
+        s = await session(r, way)
+        listed = ["IMG.jpg", "IMG.mp4", "PXL.jpg"]
+        assert sorted(await s.ls("/Live")) == listed
+        asked = r.demo.requests["GET /assets/{id}"]
+        # To put it beside the still as a file of its own is refused, and said.
+        await raises(Refused, s.put("/Live/PXL.mp4", motion("", "cut"), TAKEN))
+        await s.rm("/Live/PXL.jpg")
+        later(r)
+        assert sorted(await s.ls("/Live")) == listed[:2]
+        assert r.demo.requests["GET /assets/{id}"] <= asked + 3
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_listing_fails_if_a_part_cannot_be_asked_for(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        video = r.asset("IMG.mp4", motion("", "mine"), visibility="hidden")
+        r.album("Live", r.asset("IMG.jpg", live_video=video.id))
+        s = await session(r, way)
+        r.demo.faults.add("status", route="/assets/{id}", method="GET", status=500, count=None)
+        await raises(Unreachable, s.ls("/Live"))
+        r.demo.faults.clear()
+        assert sorted(await s.ls("/Live")) == ["IMG.jpg", "IMG.mp4"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_somebody_elses_live_photo_is_whole_too(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        bob = r.demo.add_user("bob@example.com", "correct horse", "Bob")
+        p = pair(r)
+        r.demo._albums.share(p.album, [(bob.id, "editor")])
+        key = r.demo.add_key(bob) if way == "key" else ""
+        s = await r.session("bob@example.com", key=key)
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert await s.get("/Live/IMG_7.MOV") == motion("IMG_7", "IMG_7")
+        await raises(Denied, s.rm("/Live/IMG_7.MOV"))
+        assert p.still.live_video == p.part.id
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_removal_of_the_part_is_refused_where_there_is_no_trash(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r)
+        r.demo.trash_enabled = False
+        s = await session(r, way)
+        await raises(Denied, s.rm("/Live/IMG_7.MOV"))
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.live_video == p.part.id
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_still_and_its_part_have_the_same_digits(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        first = pair(r, "A")
+        one = r.asset("IMG_7.JPG", still("second", "2"))
+        two = r.asset("IMG_7.MOV", motion("second", "2"))
+        second = r.album("B", first.still, one, two)
+        r.demo.link_live_photos()
+        assert r.names_in(second) == ["IMG_7.JPG", "IMG_7.JPG"]
+        s = await session(r, way)
+        mark = one.id[:8]
+        wanted = ["IMG_7 ~" + mark + ".JPG", "IMG_7 ~" + mark + ".MOV", "IMG_7.JPG", "IMG_7.MOV"]
+        assert sorted(await s.ls("/B")) == wanted
+        assert await s.get(f"/B/IMG_7 ~{mark}.MOV") == motion("second", "2")
+        later(r)
+        assert sorted(await s.ls("/B")) == wanted
