@@ -31,6 +31,9 @@ from immich_conch.library.lookup import OVERWRITE_PERMISSIONS
 from immich_conch.library.mirror import Mirror
 from immich_conch.library.source import ISource
 from immich_conch.library.tree import Tree
+from immich_conch.library.view_catalog import ViewCatalog
+from immich_conch.library.view_tree import ViewTree
+from immich_conch.library.views import Views
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
@@ -255,7 +258,21 @@ class Accounts:
             )
             # The mirror keeps its own bound; what is above it must not add as much again.
             source, freshness = LiveSource(mirror, source), settings.freshness / 4
-        catalog = Catalog(source, self.clock, freshness=freshness, ignore_case=settings.ignore_case)
+        views = Views(
+            sessions.ask,
+            self.clock,
+            immich.user.id,
+            frozenset(settings.views),
+            freshness=2 * settings.freshness,
+            ignore_case=settings.ignore_case,
+        )
+        catalog = ViewCatalog(
+            source,
+            self.clock,
+            freshness=freshness,
+            ignore_case=settings.ignore_case,
+            views=views,
+        )
         return _Shared(catalog, sessions, mirror)
 
     def _left(self, shared: _Shared, lease: Lease) -> None:
@@ -279,7 +296,7 @@ class Accounts:
     def tree(self, lease: Lease) -> Tree:
         """A session's view of its user's library."""
         account = self._accounts[lease.immich.user.id]
-        return Tree(
+        return ViewTree(
             immich=lease.immich,
             catalog=lease.catalog,
             pending=account.uploads,

@@ -148,6 +148,8 @@ class Asset:
     live_photo_video_id: str | None = None
     description: str = ""
     rating: int | None = None
+    #: `localDateTime`, the wall clock where it was taken, as if that were UTC; only REST tells it.
+    local: float | None = None
     #: Ids of its tags; only `GET /assets/{id}` tells them, not a listing.
     tags: tuple[str, ...] = ()
 
@@ -182,8 +184,47 @@ class Asset:
             live_photo_video_id=live if isinstance(live, str) else None,
             description=str(exif.get("description") or ""),
             rating=_opt_int(exif, "rating"),
+            local=parse_time(data["localDateTime"]) if data.get("localDateTime") else None,
             tags=tuple(_str(tag, "id") for tag in data.get("tags") or ()),
         )
+
+
+@frozen
+class Tag:
+    """A tag; `value` is its whole path (`Places/Rome`), `created` POSIX seconds."""
+
+    id: str
+    value: str
+    created: float
+
+    @classmethod
+    def from_json(cls, data: Any) -> Tag:
+        """Parse a tag; raises BadAnswer."""
+        return cls(_str(data, "id"), _str(data, "value"), parse_time(_str(data, "createdAt")))
+
+
+@frozen
+class Person:
+    """Somebody whose face Immich found; the name is empty until a user gives one."""
+
+    id: str
+    name: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> Person:
+        """Parse a person; raises BadAnswer."""
+        return cls(_str(data, "id"), _str(data, "name"))
+
+
+@frozen
+class Step:
+    """Where a search goes on: at what was taken from `after` on, and on which page of that.
+
+    The page is 1 unless more assets than fit on one have one and the same time.
+    """
+
+    after: str = ""
+    page: int = 1
 
 
 @frozen

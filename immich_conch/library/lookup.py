@@ -22,8 +22,10 @@ from immich_conch.library.locks import Locks
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import (
     AlbumNode,
+    Entries,
     FileNode,
     Info,
+    More,
     Node,
     PendingNode,
     RootNode,
@@ -74,12 +76,16 @@ class Lookup:
             return None
         if len(path.parts) == 1:
             return AlbumNode(album)
-        pending = self.pending.find(album.id, path.name)
+        return await self.find_in(album, path.name)
+
+    async def find_in(self, album: Album, name: str) -> FileNode | PendingNode | None:
+        """The file of a name in an album that is not hidden, or None."""
+        pending = self.pending.find(album.id, name)
         if pending is not None:
             return PendingNode(album, pending)
-        file = await self.catalog.find_file(album.id, path.name)
+        file = await self.catalog.find_file(album.id, name)
         # The listing may have been waited for: an upload may have begun meanwhile.
-        pending = self.pending.find(album.id, path.name)
+        pending = self.pending.find(album.id, name)
         if pending is not None:
             return PendingNode(album, pending)
         if file is None or self._is_gone(album, file):
@@ -139,7 +145,7 @@ class Lookup:
             return Info(mode, node.pending.size, clamp_time(node.pending.modified))
         return Info(mode, node.file.asset.size, clamp_time(node.file.modified))
 
-    async def list(self, path: Path) -> list[tuple[str, Info]]:
+    async def list(self, path: Path) -> Entries:
         """A folder's entries; complete or an error (rule 2)."""
         node = await self.find(path)
         if isinstance(node, RootNode):
@@ -163,6 +169,10 @@ class Lookup:
             (file.name, self.info(PendingNode(album, file))) for file in waiting.values()
         )
         return entries
+
+    async def pages(self, path: Path) -> tuple[Entries, More | None]:
+        """A folder's first entries, and what gives the others or None."""
+        return await self.list(path), None
 
     # -- what may be changed --------------------------------------------------------------------
 

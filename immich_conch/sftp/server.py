@@ -35,7 +35,15 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album, Asset, Storage
 from immich_conch.library import names
-from immich_conch.library.nodes import AlbumNode, FileNode, Info, PendingNode, RootNode
+from immich_conch.library.nodes import (
+    AlbumNode,
+    Entries,
+    FileNode,
+    Info,
+    More,
+    PendingNode,
+    RootNode,
+)
 from immich_conch.library.paths import Path, parse
 from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
@@ -135,10 +143,20 @@ class SFTPServer:
 
     @_served
     async def openDirectory(self, path: bytes) -> FolderHandle:
-        """OPENDIR: the entries are complete before it is answered."""
+        """OPENDIR: the entries are complete before it is answered, but for large views."""
+        entries, more = await self.tree.pages(parse(path))
+        return FolderHandle(
+            self._packed(entries), None if more is None else partial(self.nextEntries, more)
+        )
+
+    @_served
+    async def nextEntries(self, more: More) -> list[bytes]:
+        """What a folder's later READDIRs answer; empty at the end."""
+        return self._packed(await more())
+
+    def _packed(self, entries: Entries) -> list[bytes]:
         now = self.now()
-        entries = await self.tree.list(parse(path))
-        return FolderHandle([self._entry(name, info, now) for name, info in entries])
+        return [self._entry(name, info, now) for name, info in entries]
 
     def _entry(self, name: str, info: Info, now: float) -> bytes:
         line = longname(name, info.mode, info.size, info.modified, now, "immich", "immich")
