@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pytest_twisted
-from rig import NEW, TAKEN, VERSIONS, Rig, Session, jpeg, raises, rig
+from rig import NEW, TAKEN, VERSIONS, Rig, jpeg, raises, rig
 
 from immich_conch.demo.entities import Person, Tag
 from immich_conch.errors import (
@@ -299,3 +300,398 @@ async def test_stats_after_a_listing_do_not_list_again(tmp_path: Path) -> None:
         for name in names[:200]:
             await session.stat(f"/@Unsorted/{name}")
         assert r.demo.requests["POST /search/metadata"] == asked
+
+
+# -- uploading ------------------------------------------------------------------------------------
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_an_upload_gets_what_its_view_stands_for(tmp_path: Path, version: str) -> None:
+    async with viewed(tmp_path, version) as r:
+        rome = tag(r, "Places/Rome")
+        session = await r.session()
+        for path in ("/@Favorites/a.jpg", "/@Tags/Places/Rome/b.jpg", "/@Unsorted/c.jpg"):
+            await session.put(path, jpeg(path), TAKEN)
+            assert (await session.stat(path))["mtime"] == TAKEN
+            assert await session.get(path) == jpeg(path)
+        made = {asset.name: asset for asset in r.demo.state.assets.values()}
+        assert [made[name].favorite for name in ("a.jpg", "b.jpg", "c.jpg")] == [True, False, False]
+        assert [made[name].tags for name in ("a.jpg", "b.jpg", "c.jpg")] == [[], [rome.id], []]
+        assert not any(asset.albums for asset in made.values())
+        assert sorted(await session.ls("/@Unsorted")) == ["a.jpg", "b.jpg", "c.jpg"]
+        assert sorted(await session.ls("/@Timeline/2017/2017-07")) == ["a.jpg", "b.jpg", "c.jpg"]
+        assert not r.in_spool()
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_an_upload_without_a_time_and_by_a_rename_gets_there_too(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        session = await r.session()
+        await session.put("/@Favorites/late.jpg", jpeg("late"))
+        assert (await session.stat("/@Favorites/late.jpg"))["size"] == len(jpeg("late"))
+        assert list(await session.ls("/@Favorites")) == ["late.jpg"]
+        await session.put("/@Favorites/x.jpg.partial", jpeg("x"), TAKEN)
+        await session.mv("/@Favorites/x.jpg.partial", "/@Favorites/x.jpg")
+        await r.settled()
+        found = {asset.name: asset.favorite for asset in r.demo.state.assets.values()}
+        assert found == {"late.jpg": True, "x.jpg": True}
+        assert sorted(await session.ls("/@Favorites")) == ["late.jpg", "x.jpg"]
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_known_bytes_get_what_the_view_stands_for_and_no_second_asset(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg")
+        album = r.album("Rome", asset)
+        session = await r.session()
+        await session.put("/@Favorites/a.jpg", jpeg("a.jpg"), TAKEN)
+        assert asset.favorite
+        assert len(r.demo.state.assets) == 1
+        assert r.names_in(album) == ["a.jpg"]
+        await session.put("/@Favorites/a.jpg", jpeg("a.jpg"), TAKEN + 5)
+        assert (await session.stat("/@Favorites/a.jpg"))["mtime"] == TAKEN
+        assert not asset.notes
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_what_a_view_could_not_show_is_refused_at_close(tmp_path: Path, version: str) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg")
+        r.album("Rome", asset)
+        session = await r.session()
+        with pytest.raises(Unsupported, match=r"'a\.jpg'"):
+            await session.put("/@Favorites/other.jpg", jpeg("a.jpg"), TAKEN)
+        with pytest.raises(Refused, match="'Rome'"):
+            await session.put("/@Unsorted/a.jpg", jpeg("a.jpg"), TAKEN)
+        assert not asset.favorite
+        assert not r.in_spool()
+        assert await session.ls("/@Unsorted") == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_trashed_bytes_come_back_without_their_albums(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        asset = r.asset("a.jpg")
+        album = r.album("Rome", asset)
+        await trashed(r, asset)
+        session = await r.session()
+        await session.put("/@Unsorted/a.jpg", jpeg("a.jpg"), TAKEN)
+        assert asset.deleted is None
+        assert r.demo.assets_of(album) == []
+        assert list(await session.ls("/@Unsorted")) == ["a.jpg"]
+        assert await session.ls("/@Trash") == {}
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_overwriting_in_a_view_hands_on_what_it_stands_for(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        old = r.asset("a.jpg", favorite=True)
+        album = r.album("Rome", old)
+        session = await r.session()
+        await session.put("/@Favorites/a.jpg", jpeg("new"), TAKEN)
+        new = next(asset for asset in r.demo.state.assets.values() if asset is not old)
+        assert (new.favorite, old.favorite, old.deleted) == (True, False, None)
+        assert r.demo.assets_of(album) == [old]
+        assert await session.get("/@Favorites/a.jpg") == jpeg("new")
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+        await session.put("/@Unsorted/a.jpg", jpeg("newer"), TAKEN)
+        assert await session.get("/@Unsorted/a.jpg") == jpeg("newer")
+        assert new.deleted is not None
+        newest = next(asset for asset in r.demo.state.assets.values() if asset not in (old, new))
+        assert newest.favorite
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sealed_upload_finds_its_view_after_a_restart_without_views(
+    tmp_path: Path,
+) -> None:
+    async with viewed(tmp_path) as r:
+        rome, paris = tag(r, "Rome"), tag(r, "Paris")
+        session = await r.session()
+        await session.put("/@Favorites/a.jpg", jpeg("a"))
+        await session.put("/@Tags/Rome/b.jpg", jpeg("b"))
+        await session.put("/@Tags/Paris/c.jpg", jpeg("c"))
+        await session.put("/@Unsorted/d.jpg", jpeg("d"))
+        del r.demo.state.tags[paris.id]
+        session.hang_up()
+        r.settings = attrs.evolve(r.settings, views=())
+        r.restart()
+        session = await r.session()
+        await r.settled()
+        made = {asset.name: asset for asset in r.demo.state.assets.values()}
+        assert sorted(made) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+        assert made["a.jpg"].favorite
+        assert made["b.jpg"].tags == [rome.id]
+        assert not r.in_spool()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/@Trash/x.jpg",
+        "/@Archive/x.jpg",
+        "/@People/Anna/x.jpg",
+        "/@People/x.jpg",
+        "/@Tags/x.jpg",
+        "/@Timeline/2017/2017-07/x.jpg",
+        "/@Timeline/x.jpg",
+        "/@Favorites",
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_where_files_cannot_be_put_the_open_is_refused(tmp_path: Path, path: str) -> None:
+    async with viewed(tmp_path) as r:
+        person(r, "Anna", r.asset("a.jpg"))
+        session = await r.session()
+        await raises(Denied, session.open(path))
+        assert not r.in_spool()
+
+
+# -- removing -------------------------------------------------------------------------------------
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_removing_undoes_just_what_the_view_stands_for(tmp_path: Path, version: str) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg", favorite=True, visibility="archive")
+        album = r.album("Rome", asset)
+        tag(r, "Places/Rome", asset)
+        other = tag(r, "Other", asset)
+        session = await r.session()
+        for path in ("/@Favorites/a.jpg", "/@Archive/a.jpg", "/@Tags/Places/a.jpg"):
+            await session.rm(path)
+            await raises(NotFound, session.stat(path))
+            assert "a.jpg" not in await session.ls(path.rpartition("/")[0])
+        assert (asset.favorite, asset.visibility, asset.tags) == (False, "timeline", [other.id])
+        assert asset.deleted is None
+        assert r.names_in(album) == ["a.jpg"]
+        assert list(await session.ls("/@Tags/Places")) == ["Rome"]
+        assert await session.ls("/@Tags/Places/Rome") == {}
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_removing_from_unsorted_and_timeline_is_the_trash(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        loose, kept = r.asset("loose.jpg"), r.asset("kept.jpg")
+        r.album("Rome", kept)
+        session = await r.session()
+        assert list(await session.ls("/Rome")) == ["kept.jpg"]
+        await session.rm("/@Unsorted/loose.jpg")
+        await session.rm("/@Timeline/2017/2017-07/kept.jpg")
+        assert loose.deleted is not None
+        assert kept.deleted is not None
+        assert await session.ls("/Rome") == {}
+        assert sorted(await session.ls("/@Trash")) == ["kept.jpg", "loose.jpg"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_removing_where_there_is_no_trash_is_refused_but_relations_can_go(
+    tmp_path: Path,
+) -> None:
+    async with viewed(tmp_path) as r:
+        r.demo.trash_enabled = False
+        asset = r.asset("a.jpg", favorite=True)
+        session = await r.session()
+        await raises(Denied, session.rm("/@Unsorted/a.jpg"))
+        await raises(Denied, session.rm("/@Timeline/2017/2017-07/a.jpg"))
+        await session.rm("/@Favorites/a.jpg")
+        assert (asset.favorite, asset.deleted) == (False, None)
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_the_trash_gives_nothing_up_without_final_deletion(
+    tmp_path: Path, version: str
+) -> None:
+    for final in (False, True):
+        async with viewed(tmp_path / str(final), version, final_delete=final) as r:
+            asset = r.asset("a.jpg")
+            await trashed(r, asset)
+            session = await r.session()
+            if not final:
+                with pytest.raises(Denied, match="--final-delete"):
+                    await session.rm("/@Trash/a.jpg")
+                assert asset.status == "trashed"
+                continue
+            await session.rm("/@Trash/a.jpg")
+            assert asset.status == "deleted"
+            assert await session.ls("/@Trash") == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_people_are_left_alone(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        asset = r.asset("a.jpg")
+        anna = person(r, "Anna", asset)
+        session = await r.session()
+        await raises(Denied, session.rm("/@People/Anna/a.jpg"))
+        await raises(Denied, session.sftp.removeDirectory(b"/@People/Anna"))
+        await raises(Denied, session.sftp.makeDirectory(b"/@People/Bob", {}))
+        await raises(Unsupported, session.mv("/@People/Anna", "/@People/Bob"))
+        assert asset.people == [anna.id]
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_tags_are_made_and_removed_while_nothing_has_them(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        session = await r.session()
+        await session.sftp.makeDirectory(b"/@Tags/Places", {})
+        await session.sftp.makeDirectory(b"/@Tags/Places/Rome", {})
+        await raises(AlreadyExists, session.sftp.makeDirectory(b"/@Tags/Places/Rome", {}))
+        await raises(NotFound, session.sftp.makeDirectory(b"/@Tags/No/Where", {}))
+        assert sorted(t.value for t in r.demo.state.tags.values()) == ["Places", "Places/Rome"]
+        await session.put("/@Tags/Places/Rome/a.jpg", jpeg("a"), TAKEN)
+        await raises(NotEmpty, session.sftp.removeDirectory(b"/@Tags/Places"))
+        await raises(NotEmpty, session.sftp.removeDirectory(b"/@Tags/Places/Rome"))
+        await session.rm("/@Tags/Places/Rome/a.jpg")
+        await session.sftp.removeDirectory(b"/@Tags/Places/Rome")
+        await session.sftp.removeDirectory(b"/@Tags/Places")
+        assert await session.ls("/@Tags") == {}
+        assert r.demo.state.tags == {}
+        await raises(Denied, session.sftp.removeDirectory(b"/@Tags"))
+        await raises(NotFound, session.sftp.removeDirectory(b"/@Tags/Places"))
+
+
+# -- moving ---------------------------------------------------------------------------------------
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_moving_out_of_the_trash_restores_into_that_album_alone(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg")
+        rome, paris = r.album("Rome", asset), r.album("Paris")
+        hidden = r.album("Hidden", asset, description="#nosync")
+        await trashed(r, asset)
+        session = await r.session()
+        await session.mv("/@Trash/a.jpg", "/Paris/b.jpg")
+        assert asset.deleted is None
+        assert r.demo.assets_of(rome) == []
+        assert r.demo.assets_of(paris) == r.demo.assets_of(hidden) == [asset]
+        assert await session.ls("/@Trash") == {}
+        assert await session.get("/Paris/b.jpg") == jpeg("a.jpg")
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_moving_between_views_and_albums_follows_what_they_stand_for(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg")
+        album = r.album("Rome")
+        mine = tag(r, "Mine")
+        session = await r.session()
+
+        async def state() -> tuple[bool, list[str], list[str]]:
+            shown = [p for p in ("Rome", "@Favorites", "@Tags/Mine") if await session.ls(f"/{p}")]
+            assert await session.ls("/@Unsorted") == ({} if asset.albums else {**here})
+            return asset.favorite, asset.tags, shown
+
+        here = await session.ls("/@Unsorted")
+        await session.mv("/@Unsorted/a.jpg", "/Rome/a.jpg")
+        assert await state() == (False, [], ["Rome"])
+        await session.mv("/Rome/a.jpg", "/@Favorites/a.jpg")
+        assert await state() == (True, [], ["@Favorites"])
+        await session.mv("/@Favorites/a.jpg", "/@Tags/Mine/a.jpg")
+        assert await state() == (False, [mine.id], ["@Tags/Mine"])
+        await session.mv("/@Tags/Mine/a.jpg", "/Rome/b.jpg")
+        assert await state() == (False, [], ["Rome"])
+        assert list(await session.ls("/Rome")) == ["b.jpg"]
+        await raises(Unsupported, session.mv("/Rome/b.jpg", "/@Unsorted/b.jpg"))
+        await session.mv("/Rome/b.jpg", "/@Unsorted/a.jpg")
+        assert await state() == (False, [], [])
+        assert r.names_in(album) == []
+        assert asset.deleted is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_moving_out_of_the_timeline_and_people_only_adds(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        asset = r.asset("a.jpg")
+        person(r, "Anna", asset)
+        rome, paris = r.album("Rome"), r.album("Paris")
+        session = await r.session()
+        await session.mv("/@Timeline/2017/2017-07/a.jpg", "/Rome/a.jpg")
+        await session.mv("/@People/Anna/a.jpg", "/Paris/a.jpg")
+        assert r.names_in(rome) == r.names_in(paris) == ["a.jpg"]
+        assert list(await session.ls("/@Timeline/2017/2017-07")) == ["a.jpg"]
+        assert list(await session.ls("/@People/Anna")) == ["a.jpg"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_moves_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        asset = r.asset("a.jpg", favorite=True)
+        album = r.album("Rome", asset)
+        r.album("Paris", asset)
+        session = await r.session()
+        await raises(Unsupported, session.mv("/@Favorites/a.jpg", "/@Favorites/b.jpg"))
+        await raises(Denied, session.mv("/Rome/a.jpg", "/@Trash/a.jpg"))
+        await raises(Denied, session.mv("/Rome/a.jpg", "/@Timeline/2017/2017-07/a.jpg"))
+        await raises(Denied, session.mv("/Rome/a.jpg", "/@Archive/a.jpg"))
+        await raises(AlreadyExists, session.mv("/Rome/a.jpg", "/@Favorites/a.jpg"))
+        await raises(Refused, session.mv("/Rome/a.jpg", "/@Unsorted/a.jpg"))
+        await raises(Unsupported, session.mv("/Rome", "/@Tags/Rome"))
+        await session.posix_mv("/Rome/a.jpg", "/@Favorites/a.jpg")
+        assert r.names_in(album) == []
+        assert asset.favorite
+
+
+# -- who may --------------------------------------------------------------------------------------
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_a_key_without_a_permission_sees_the_view_and_cannot_open_it(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg", favorite=True)
+        tag(r, "Mine", asset)
+        session = await r.session(
+            key=r.demo.add_key(r.alice, ("user.read", "album.read", "asset.read"))
+        )
+        assert set(await session.ls("/")) == ALL
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+        for path, permission in (("/@People", "person.read"), ("/@Tags", "tag.read")):
+            with pytest.raises(MissingPermission, match=permission):
+                await session.ls(path)
+        with pytest.raises(MissingPermission, match=r"asset\.update"):
+            await session.rm("/@Favorites/a.jpg")
+        assert asset.favorite
+
+
+@pytest_twisted.ensureDeferred
+async def test_read_only_keeps_everything_as_it_is(tmp_path: Path) -> None:
+    async with viewed(tmp_path, read_only=True) as r:
+        asset = r.asset("a.jpg", favorite=True)
+        r.album("Rome")
+        session = await r.session()
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+        await raises(Denied, session.rm("/@Favorites/a.jpg"))
+        await raises(Denied, session.open("/@Favorites/b.jpg", NEW))
+        await raises(Denied, session.mv("/@Favorites/a.jpg", "/Rome/a.jpg"))
+        await raises(Denied, session.sftp.makeDirectory(b"/@Tags/x", {}))
+        await raises(Denied, session.sftp.removeDirectory(b"/@Tags/x"))
+        assert asset.favorite

@@ -20,7 +20,6 @@ from immich_conch.immich.model import (
     MediaTypes,
     NewAsset,
     Person,
-    Step,
     Storage,
     Tag,
     Uploaded,
@@ -189,11 +188,13 @@ class IImmich(Interface):
     async def months() -> list[str]:
         """The months (`2024-05`) in which anything of the user's own timeline was taken."""
 
-    async def search(criteria: Mapping[str, Any], step: Step) -> tuple[list[Asset], Step | None]:
+    async def search(
+        criteria: Mapping[str, Any], after: str = ""
+    ) -> tuple[list[Asset], str | None]:
         """Own assets that match, in the order they were taken, some at a time.
 
-        `criteria` are those of `POST /search/metadata`; an asset may come twice.  With the step
-        that is answered one goes on; None is the end.
+        `criteria` are those of `POST /search/metadata`; an asset may come twice.  What is answered
+        beside them is the `after` to go on with; None is the end.
         """
 
     async def size(asset_id: str) -> int | None:

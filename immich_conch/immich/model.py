@@ -217,17 +217,6 @@ class Person:
 
 
 @frozen
-class Step:
-    """Where a search goes on: at what was taken from `after` on, and on which page of that.
-
-    The page is 1 unless more assets than fit on one have one and the same time.
-    """
-
-    after: str = ""
-    page: int = 1
-
-
-@frozen
 class Known:
     """What `bulk-upload-check` says of a checksum that Immich has."""
 

@@ -10,17 +10,16 @@ read yet.  Tried against 3.1.0 and 2.5.6, which answer alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
-from immich_conch.errors import Refused
+from immich_conch.errors import BadAnswer, Refused
 from immich_conch.immich import answers
 from immich_conch.immich.limits import MAX_LISTING, PAGE
-from immich_conch.immich.model import Asset, Person, Step, Tag, User
+from immich_conch.immich.model import Asset, Person, Tag, User
 from immich_conch.immich.requests import part
 
 if TYPE_CHECKING:
@@ -28,6 +27,11 @@ if TYPE_CHECKING:
     from immich_conch.immich.session import Server
 
 T = TypeVar("T")
+
+GROUP_TRIES = 10
+"""How often a large group of one time is read before it counts as not to be listed."""
+
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class Viewing:
@@ -40,19 +44,56 @@ class Viewing:
     user: User
 
     async def search(
-        self, criteria: Mapping[str, Any], step: Step
-    ) -> tuple[list[Asset], Step | None]:
-        """Own assets that match, in the order they were taken, and where the rest begins."""
-        query: dict[str, Any] = {**criteria, "order": "asc", "size": PAGE, "page": step.page}
-        if step.after:
-            query["takenAfter"] = step.after
+        self, criteria: Mapping[str, Any], after: str = ""
+    ) -> tuple[list[Asset], str | None]:
+        """Own assets that match and were taken at `after` or later, and where the rest begins."""
+        query = {**criteria, "order": "asc", "size": PAGE}
+        if after:
+            query["takenAfter"] = after
+        found, more = await self._page(query, 1)
+        following = None
+        if more:
+            # Times are told in whole milliseconds and compared finer, so the bound is a floor.
+            newest = found[-1].taken
+            following = _text(newest)
+            if following == after:
+                following = _text(newest, MILLISECOND)
+                found = await self._of_one_time({**query, "takenBefore": following})
+            else:
+                # Whatever is of that very time comes with the next step, and then all of it.
+                found = [asset for asset in found if asset.taken < newest]
+        return [asset for asset in found if asset.owner_id == self.user.id], following
+
+    async def _of_one_time(self, query: dict[str, Any]) -> list[Asset]:
+        """What was taken at one time, where that is more than a page.
+
+        2.5.6 sorts by the time alone, and each page may sort such a group otherwise.  The pages'
+        lengths always tell how many there are, so the group is read until so many are known.
+        """
+        known: dict[str, Asset] = {}
+        for attempt in range(GROUP_TRIES):
+            # Another order and other pages bring others to light.
+            query["order"] = "desc" if attempt % 2 else "asc"
+            query["size"] = max(1, PAGE - attempt // 2 * PAGE // 10)
+            count, page, more = 0, 1, True
+            while more:
+                found, more = await self._page(query, page)
+                known.update((asset.id, asset) for asset in found)
+                count += len(found)
+                page += 1
+            if len(known) >= count:
+                return sorted(known.values(), key=lambda asset: (asset.taken, asset.id))
+        raise BadAnswer("Immich does not list all photos that were taken at one moment.")
+
+    async def _page(self, query: dict[str, Any], number: int) -> tuple[list[Asset], bool]:
+        """A page of a search, with sizes where Immich knows them; whether another follows."""
 
         async def ask(exif: bool) -> answers.Page:
             return await self._ask(
                 "POST",
                 "/search/metadata",
                 answers.Page.from_json,
-                data={**query, "withExif": exif},
+                data={**query, "page": number, "withExif": exif},
                 limit=MAX_LISTING,
             )
 
@@ -64,18 +105,7 @@ class Viewing:
                 one.cancel()
             error.subFailure.raiseException()
         known = {asset.id: asset for asset in whole.assets}
-        found = [known.get(asset.id, asset) for asset in bare.assets]
-        following = None
-        if bare.more:
-            # Times are told in whole milliseconds and compared finer, so the bound is a floor.
-            newest = found[-1].taken
-            following = Step(_text(newest))
-            if following.after == step.after:
-                following = attrs.evolve(step, page=step.page + 1)
-            else:
-                # Whatever is of that very time comes with the next step, and then all of it.
-                found = [asset for asset in found if asset.taken < newest]
-        return [asset for asset in found if asset.owner_id == self.user.id], following
+        return [known.get(asset.id, asset) for asset in bare.assets], bare.more
 
     async def people(self) -> list[Person]:
         """All people that Immich shows to the user, the named ones first."""
@@ -126,7 +156,8 @@ class Viewing:
         return await ask(**more)
 
 
-def _text(seconds: float) -> str:
+def _text(seconds: float, more: timedelta = timedelta()) -> str:
     """A time as searches take it, in whole milliseconds downwards."""
     moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    moment += more - timedelta(microseconds=moment.microsecond % 1000)
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from immich_conch.errors import ConchError, NotFound
-from immich_conch.immich.model import Album, Asset, Step
+from immich_conch.immich.model import Album, Asset
 from immich_conch.library.gather import gather
 from immich_conch.library.listing_source import Ask
 from immich_conch.library.naming import Folder
@@ -127,9 +127,9 @@ class Views:
         try:
             for visibility in _visibilities(view_id):
                 criteria = {**_criteria(view_id), "visibility": visibility}
-                step: Step | None = Step()
-                while step is not None:
-                    found, step = await self._search(criteria, step)
+                after: str | None = ""
+                while after is not None:
+                    found, after = await self._search(criteria, after)
                     found = [asset for asset in found if _belongs(view_id, asset)]
                     listing.take(await self._with_sizes(found))
         except ConchError as error:
@@ -141,10 +141,8 @@ class Views:
         listing.end(self.clock.seconds())
         self._forget_old()
 
-    async def _search(
-        self, criteria: dict[str, Any], step: Step
-    ) -> tuple[list[Asset], Step | None]:
-        return await self.ask(lambda immich: immich.search(criteria, step))
+    async def _search(self, criteria: dict[str, Any], after: str) -> tuple[list[Asset], str | None]:
+        return await self.ask(lambda immich: immich.search(criteria, after))
 
     async def _with_sizes(self, assets: list[Asset]) -> list[Asset]:
         """Fill in sizes that the search did not tell (section 2: fetched, never guessed)."""
