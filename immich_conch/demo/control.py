@@ -57,6 +57,8 @@ class Control:
                 "fileModifiedAt": js(found.modified),
                 "visibility": found.visibility,
                 "trashed": found.deleted is not None,
+                "favorite": found.favorite,
+                "tags": [state.tags[tag_id].value for tag_id in found.tags],
                 "metadata": {key: note.value for key, note in found.notes.items()},
             }
 
