@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import pytest_twisted
-from rig import NEW, TAKEN, VERSIONS, Rig, jpeg, raises, rig
+from rig import NEW, NO_TRUNC, TAKEN, VERSIONS, Rig, jpeg, raises, rig
 
 from immich_conch.demo.entities import Person, Tag
 from immich_conch.errors import (
@@ -458,6 +458,62 @@ async def test_where_files_cannot_be_put_the_open_is_refused(tmp_path: Path, pat
         assert not r.in_spool()
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_file_on_its_way_can_be_moved_into_a_view_and_out_of_it(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        album = r.album("Rome")
+        session = await r.session()
+        await session.put("/Rome/a.jpg", jpeg("a"))
+        await session.mv("/Rome/a.jpg", "/@Favorites/a.jpg")
+        await session.put("/@Favorites/b.jpg", jpeg("b"))
+        await session.mv("/@Favorites/b.jpg", "/Rome/b.jpg")
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+        assert list(await session.ls("/Rome")) == ["b.jpg"]
+        await r.settled()
+        made = {asset.name: asset for asset in r.demo.state.assets.values()}
+        assert {name: asset.favorite for name, asset in made.items()} == {
+            "a.jpg": True,
+            "b.jpg": False,
+        }
+        assert r.names_in(album) == ["b.jpg"]
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_overwriting_by_remove_and_rename_hands_the_favourite_on(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        old = r.asset("a.jpg", favorite=True, description="mine")
+        session = await r.session()
+        await session.put("/@Favorites/a.jpg.filepart", jpeg("new"))
+        await session.rm("/@Favorites/a.jpg")
+        assert list(await session.ls("/@Favorites")) == ["a.jpg.filepart"]
+        await session.mv("/@Favorites/a.jpg.filepart", "/@Favorites/a.jpg")
+        await session.utime("/@Favorites/a.jpg")
+        new = next(asset for asset in r.demo.state.assets.values() if asset is not old)
+        assert (new.favorite, new.description, old.favorite) == (True, "mine", False)
+        assert await session.get("/@Favorites/a.jpg") == jpeg("new")
+        await r.settled()
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_that_was_cut_off_is_resumed_in_its_view(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        session = await r.session()
+        handle = await session.open("/@Favorites/a.jpg")
+        handle.writeChunk(0, jpeg("a")[:2])
+        handle.abort()
+        assert await session.ls("/@Favorites") == {}
+        assert (await session.stat("/@Favorites/a.jpg"))["size"] == 2
+        handle = await session.open("/@Favorites/a.jpg", NO_TRUNC)
+        handle.writeChunk(2, jpeg("a")[2:])
+        handle.setAttrs({"atime": TAKEN, "mtime": TAKEN})
+        await handle.close()
+        assert await session.get("/@Favorites/a.jpg") == jpeg("a")
+
+
 # -- removing -------------------------------------------------------------------------------------
 
 
@@ -655,6 +711,10 @@ async def test_moves_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         await raises(Unsupported, session.mv("/Rome", "/@Tags/Rome"))
         await session.posix_mv("/Rome/a.jpg", "/@Favorites/a.jpg")
         assert r.names_in(album) == []
+        await session.mv("/Paris/a.jpg", "/Paris/b.jpg")
+        await session.put("/Paris/a.jpg", jpeg("a.jpg"), TAKEN)
+        assert sorted(await session.ls("/Paris")) == ["a.jpg", "b.jpg"]
+        await raises(Refused, session.mv("/Paris/a.jpg", "/@Unsorted/a.jpg"))
         assert asset.favorite
 
 
@@ -680,6 +740,25 @@ async def test_a_key_without_a_permission_sees_the_view_and_cannot_open_it(
         with pytest.raises(MissingPermission, match=r"asset\.update"):
             await session.rm("/@Favorites/a.jpg")
         assert asset.favorite
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_could_not_finish_an_upload_hears_it_at_the_open(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        tag(r, "Mine")
+        granted = ("user.read", "album.read", "asset.read", "asset.upload", "albumAsset.create")
+        session = await r.session(key=r.demo.add_key(r.alice, (*granted, "tag.read")))
+        for path, permission in (
+            ("/@Favorites/a.jpg", "asset.update"),
+            ("/@Tags/Mine/a.jpg", "tag.asset"),
+        ):
+            assert (await raises(MissingPermission, session.open(path))).permission == permission
+        with pytest.raises(MissingPermission, match=r"tag\.create"):
+            await session.sftp.makeDirectory(b"/@Tags/New", {})
+        with pytest.raises(MissingPermission, match=r"tag\.delete"):
+            await session.sftp.removeDirectory(b"/@Tags/Mine")
+        await session.put("/@Unsorted/a.jpg", jpeg("a"), TAKEN)
+        assert list(await session.ls("/@Unsorted")) == ["a.jpg"]
 
 
 @pytest_twisted.ensureDeferred

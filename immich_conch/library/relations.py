@@ -9,10 +9,11 @@ restart, also where views are switched off by then.
 
 from __future__ import annotations
 
-from immich_conch.errors import Denied, NotFound, Refused, Unsupported
+from immich_conch.errors import Denied, MissingPermission, NotFound, Refused, Unsupported
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
 from immich_conch.library import names
+from immich_conch.library.albums import is_hidden
 
 FAVORITES = "@Favorites"
 PEOPLE = "@People"
@@ -41,6 +42,9 @@ _NO_ENTRY = {
     ARCHIVE: "Files are archived in Immich itself; they cannot be put here.",
 }
 
+#: What a key must be allowed for a file to be put into a view.
+_NEEDED = {FAVORITES: "asset.update", TAGS: "tag.asset"}
+
 
 def is_view(album_id: str) -> bool:
     """Whether an id is a view's and not an album's."""
@@ -57,8 +61,11 @@ def key_of(view_id: str) -> str:
     return view_id.partition("/")[2]
 
 
-def may_enter(view_id: str) -> None:
-    """Raise Denied where files cannot be put into a view."""
+def may_enter(immich: IImmich, view_id: str) -> None:
+    """Raise Denied where files cannot be put into a view, or a key may not do it."""
+    permission = _NEEDED.get(kind_of(view_id))
+    if permission is not None and not immich.allowed(permission):
+        raise MissingPermission(permission)
     reason = _NO_ENTRY.get(kind_of(view_id))
     if reason is not None:
         raise Denied(reason)
@@ -99,8 +106,13 @@ async def may_take(
         raise Unsupported(
             f"Immich has this file as {asset.name!r}, and in a view it can have no other name."
         )
-    if view_id == UNSORTED and not asset.trashed:
-        others = [album for album in await immich.albums_of(asset.id) if album.id != leaving]
+    if view_id == UNSORTED:
+        # Out of the trash it leaves its albums, but for those that SFTP does not show.
+        others = [
+            album
+            for album in await immich.albums_of(asset.id)
+            if album.id != leaving and (not asset.trashed or is_hidden(album))
+        ]
         if others:
             raise Refused(
                 f"Immich has this file in the album {others[0].name!r}; only what is in no album "

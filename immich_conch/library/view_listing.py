@@ -134,11 +134,16 @@ class Listing:
         return earlier is not None and earlier.asset.id != asset_id
 
     async def _wait(self) -> None:
-        waiter: Deferred[None] = Deferred(self._waiters.remove)
+        waiter: Deferred[None] = Deferred(self._forget)
         self._waiters.append(waiter)
         await waiter
+
+    def _forget(self, waiter: Deferred[None]) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def _tell(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            waiter.callback(None)
+            if not waiter.called:  # one that was told before may have cancelled it
+                waiter.callback(None)

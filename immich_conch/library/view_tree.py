@@ -138,7 +138,7 @@ class ViewTree(Tree):
         spot = await self.views.spot(path.parent.parts)
         if spot is None:
             raise NotFound
-        relations.may_enter(spot.id)
+        relations.may_enter(self.immich, spot.id)
         if not spot.has_files:
             raise Denied("There can be no files in this folder.")
         if await self.views.spot(path.parts) is not None:
@@ -219,6 +219,9 @@ class ViewTree(Tree):
             wanted = names.safe(asset.name) if marked else name
             leaving = "" if is_view(here) else here
             await relations.may_take(self.immich, there, asset, wanted, leaving)
+            folder = None if is_view(here) else await self.catalog.folder(here)
+            if there == UNSORTED and folder and len(folder.by_asset.get(asset.id, ())) > 1:
+                raise Refused("The file has another name in that album, so it would stay there.")
         if here == TRASH:
             async with self.locks.hold(asset_key(asset)):
                 await leave_other_albums(self.immich, asset.id, but=there)
