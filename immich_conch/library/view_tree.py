@@ -42,6 +42,9 @@ from immich_conch.library.view_folders import Spot
 from immich_conch.library.view_listing import Listing
 from immich_conch.library.views import Views
 
+#: Entries that are made at once: what a reactor can do in a hundredth of a second or two.
+PAGE = 1000
+
 
 @define(eq=False)
 class ViewTree(Tree):
@@ -267,7 +270,7 @@ class _Pages:
         Raises what kept the rest away, at every call from then on: never an end that is none.
         """
         while await self.listing.more_than(self._at):
-            files = self.listing.order[self._at :]
+            files = self.listing.order[self._at : self._at + PAGE]
             self._at += len(files)
             hidden = set(self.tree.pending.hidden(self.album.id))
             page = [
