@@ -32,6 +32,9 @@ from immich_conch.library.mirror import Mirror
 from immich_conch.library.naming import File
 from immich_conch.library.source import ISource
 from immich_conch.library.tree import Tree
+from immich_conch.library.view_catalog import ViewCatalog
+from immich_conch.library.view_tree import ViewTree
+from immich_conch.library.views import Views
 from immich_conch.settings import Settings
 from immich_conch.transfer.commits import Threads
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
@@ -271,12 +274,21 @@ class Accounts:
             )
             # The mirror keeps its own bound; what is above it must not add as much again.
             source, freshness = LiveSource(mirror, source), settings.freshness / 4
-        catalog = Catalog(
+        views = Views(
+            sessions.ask,
+            self.clock,
+            immich.user.id,
+            frozenset(settings.views),
+            freshness=2 * settings.freshness,
+            ignore_case=settings.ignore_case,
+        )
+        catalog = ViewCatalog(
             source,
             self.clock,
             freshness=freshness,
             ignore_case=settings.ignore_case,
             separator=settings.album_separator,
+            views=views,
         )
         return _Shared(catalog, sessions, mirror)
 
@@ -301,7 +313,7 @@ class Accounts:
     def tree(self, lease: Lease) -> Tree:
         """A session's view of its user's library."""
         account = self._accounts[lease.immich.user.id]
-        return Tree(
+        return ViewTree(
             immich=lease.immich,
             catalog=lease.catalog,
             pending=account.uploads,

@@ -26,6 +26,9 @@ ENVIRONMENT_PREFIX = "IMMICH_CONCH_"
 
 Parser = Callable[[str], Any]
 
+#: The views that there are (`library/relations.py` says what they are).
+VIEWS = ("archive", "favorites", "people", "tags", "timeline", "trash", "unsorted")
+
 _TRUE = frozenset(("1", "true", "yes", "on"))
 _FALSE = frozenset(("0", "false", "no", "off", ""))
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -141,6 +144,17 @@ def parse_separator(text: str) -> str:
     return text
 
 
+def parse_views(text: str) -> tuple[str, ...]:
+    """Names of views, separated by commas or white space; `all` for all of them."""
+    words = tuple(dict.fromkeys(word.lower() for word in parse_words(text)))
+    if words == ("all",):
+        return VIEWS
+    for word in words:
+        if word not in VIEWS:
+            raise ValueError(f"knows no view {word[:40]!r}; there are {', '.join(VIEWS)}")
+    return words
+
+
 def _text(text: str) -> str:
     return text
 
@@ -216,6 +230,13 @@ class Settings:
     )
     final_delete: bool = _setting(
         False, parse_bool, "Allow removing for good where Immich's trash is switched off."
+    )
+    views: tuple[str, ...] = _setting(
+        (),
+        parse_views,
+        "Views to show as folders beside the albums (@Favorites and so on), separated by commas: "
+        "archive, favorites, people, tags, timeline, trash, unsorted, or all.",
+        metavar="VIEWS",
     )
     freshness: float = _setting(
         1.0,

@@ -72,7 +72,7 @@ def test_readme_tells_each_options_variable_and_default() -> None:
         elif isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
-            shown = " ".join(value)
+            shown = " ".join(value) or None
         else:
             shown = value or None
         if field.name == "immich_host":

@@ -59,6 +59,8 @@ class Control:
                 "visibility": found.visibility,
                 "trashed": found.deleted is not None,
                 "livePhotoVideoId": found.live_video,
+                "favorite": found.favorite,
+                "tags": [state.tags[tag_id].value for tag_id in found.tags],
                 "metadata": {key: note.value for key, note in found.notes.items()},
             }
 

@@ -155,6 +155,7 @@ class Asset:
     synthetic: str | None = None
     notes: dict[str, Note] = field(factory=dict)
     tags: list[str] = field(factory=list)
+    people: list[str] = field(factory=list)
     albums: set[str] = field(factory=set, metadata=_derived)
 
     @property
@@ -196,3 +197,15 @@ class Tag:
     parent_id: str | None
     created: int
     updated: int
+
+
+@define(eq=False)
+class Person:
+    """Somebody whose face was found; the assets say on which of them."""
+
+    id: str
+    user_id: str
+    name: str
+    created: int
+    updated: int
+    hidden: bool = False

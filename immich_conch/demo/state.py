@@ -22,6 +22,7 @@ from immich_conch.demo.entities import (
     Link,
     Member,
     Note,
+    Person,
     Session,
     Tag,
     User,
@@ -71,6 +72,7 @@ class State:
         self.albums: dict[str, Album] = {}
         self.assets: dict[str, Asset] = {}
         self.tags: dict[str, Tag] = {}
+        self.people: dict[str, Person] = {}
         self.gone: list[Gone] = []
         self.by_owner: dict[str, dict[str, Asset]] = {}
         self.by_checksum: dict[tuple[str, str], Asset] = {}
@@ -245,6 +247,8 @@ class State:
             self.keys[data["secret"]] = ApiKey(**data)
         for data in store.load("tag"):
             self.tags[data["id"]] = Tag(**data)
+        for data in store.load("person"):
+            self.people[data["id"]] = Person(**data)
         for data in store.load("album"):
             members = {key: Member(**member) for key, member in data.pop("members").items()}
             album = Album(members=members, **data)

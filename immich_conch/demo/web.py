@@ -20,10 +20,12 @@ from immich_conch.demo import (
     web_assets,
     web_auth,
     web_download,
+    web_people,
     web_search,
     web_server,
     web_sync,
     web_tags,
+    web_timeline,
     web_upload,
 )
 from immich_conch.demo.control import Control
@@ -48,10 +50,12 @@ _ROUTES = Routes(
         *web_assets.ROUTES,
         *web_auth.ROUTES,
         *web_download.ROUTES,
+        *web_people.ROUTES,
         *web_search.ROUTES,
         *web_server.ROUTES,
         *web_sync.ROUTES,
         *web_tags.ROUTES,
+        *web_timeline.ROUTES,
         *web_upload.ROUTES,
     )
 )

@@ -59,7 +59,8 @@ def _matches(call: Call, asset: Asset, data: dict[str, Any]) -> bool:
             return False
     elif asset.visibility != visibility:
         return False
-    if asset.deleted is not None and not data.get("withDeleted"):
+    trash = data.get("withDeleted") or "trashedAfter" in data or "trashedBefore" in data
+    if asset.deleted is not None and not trash:
         return False
     name = data.get("originalFileName")
     if name is not None and name.lower() not in asset.name.lower():
@@ -70,7 +71,9 @@ def _matches(call: Call, asset: Asset, data: dict[str, Any]) -> bool:
         return False
     if "isMotion" in data and data["isMotion"] != (asset.live_video is not None):
         return False
-    if any(tag_id not in asset.tags for tag_id in data.get("tagIds", ())):
+    if not all(_tagged(call, asset, tag_id) for tag_id in data.get("tagIds", ())):
+        return False
+    if not all(person_id in asset.people for person_id in data.get("personIds", ())):
         return False
     return all(
         key not in data or data[key] == value
@@ -82,6 +85,15 @@ def _matches(call: Call, asset: Asset, data: dict[str, Any]) -> bool:
             ("libraryId", asset.library_id),
         )
     )
+
+
+def _tagged(call: Call, asset: Asset, tag_id: str) -> bool:
+    """Whether an asset has a tag, or one below it."""
+    wanted = call.state.tags.get(tag_id)
+    if wanted is None:
+        return False
+    values = [call.state.tags[own].value for own in asset.tags]
+    return any(f"{value}/".startswith(f"{wanted.value}/") for value in values)
 
 
 def _within(asset: Asset, bounds: list[tuple[str, bool, int]]) -> bool:
@@ -96,6 +108,7 @@ def _search(call: Call) -> Answer:
     data = call.fields(
         albumIds="array",
         tagIds="array",
+        personIds="array",
         withExif="boolean",
         withDeleted="boolean",
         isNotInAlbum="boolean",

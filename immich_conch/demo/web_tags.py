@@ -42,7 +42,8 @@ def _list(call: Call) -> Answer:
 
 def _upsert_many(call: Call) -> Answer:
     values = call.fields(tags="array!")["tags"]
-    return Answer(200, [answer(_upsert(call, str(value))) for value in values])
+    whole = ["/".join(filter(None, str(value).split("/"))) for value in values]
+    return Answer(200, [answer(_upsert(call, value)) for value in whole])
 
 
 def _read(call: Call) -> Answer:

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from immich_conch.errors import BadAnswer
-from immich_conch.immich.model import Asset, Known, Storage, Uploaded
+from immich_conch.immich.model import Asset, Known, Person, Storage, Tag, Uploaded
 
 
 @frozen
@@ -96,3 +96,29 @@ def metadata(data: Any) -> dict[str, Any]:
         return {str(item["key"]): item["value"] for item in data}
     except (KeyError, TypeError):
         raise BadAnswer("Immich's answer holds no metadata.") from None
+
+
+def tags(data: Any) -> list[Tag]:
+    """A list of tags."""
+    if not isinstance(data, list):
+        raise BadAnswer("Immich's answer holds no list of tags.")
+    return [Tag.from_json(item) for item in data]
+
+
+def people(data: Any) -> tuple[list[Person], bool]:
+    """One page of people, and whether another follows."""
+    try:
+        return [Person.from_json(item) for item in data["people"]], data["hasNextPage"] is True
+    except (KeyError, TypeError):
+        raise BadAnswer("Immich's answer holds no page of people.") from None
+
+
+def months(data: Any) -> list[str]:
+    """The months (`2024-05`) of a timeline's buckets."""
+    try:
+        found = [str(bucket["timeBucket"])[:7] for bucket in data]
+    except (KeyError, TypeError):
+        raise BadAnswer("Immich's answer holds no months.") from None
+    if not all(len(month) == 7 and month[4] == "-" for month in found):
+        raise BadAnswer("Immich named a month that is none.")
+    return found

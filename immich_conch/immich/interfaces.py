@@ -19,7 +19,9 @@ from immich_conch.immich.model import (
     Known,
     MediaTypes,
     NewAsset,
+    Person,
     Storage,
+    Tag,
     Uploaded,
     User,
     Version,
@@ -170,6 +172,33 @@ class IImmich(Interface):
 
     async def tag(tag_id: str, asset_id: str) -> None:
         """Give an asset a tag; one that it has is no error."""
+
+    async def untag(tag_id: str, asset_id: str) -> None:
+        """Take a tag off an asset; one that it lacks is no error."""
+
+    async def tags() -> list[Tag]:
+        """All tags of the user."""
+
+    async def make_tag(value: str) -> Tag:
+        """The tag of a path (`Places/Rome`), made with what is above it where it is not there."""
+
+    async def delete_tag(tag_id: str) -> None:
+        """Delete a tag with those below it; raises NotFound."""
+
+    async def people() -> list[Person]:
+        """The people that Immich shows to the user."""
+
+    async def months() -> list[str]:
+        """The months (`2024-05`) in which anything of the user's own timeline was taken."""
+
+    async def search(
+        criteria: Mapping[str, Any], after: str = ""
+    ) -> tuple[list[Asset], str | None]:
+        """Own assets that match, in the order they were taken, some at a time.
+
+        `criteria` are those of `POST /search/metadata`; an asset may come twice.  What is answered
+        beside them is the `after` to go on with; None is the end.
+        """
 
     async def size(asset_id: str) -> int | None:
         """Content-Length of the original by HEAD, or None if there is none to be had."""

@@ -154,6 +154,8 @@ class Asset:
     cut_out: bool = False
     description: str = ""
     rating: int | None = None
+    #: `localDateTime`, the wall clock where it was taken, as if that were UTC; only REST tells it.
+    local: float | None = None
     #: Ids of its tags; only `GET /assets/{id}` tells them, not a listing.
     tags: tuple[str, ...] = ()
 
@@ -189,8 +191,36 @@ class Asset:
             cut_out=_CUT_OUT.search(str(data.get("originalPath") or "")) is not None,
             description=str(exif.get("description") or ""),
             rating=_opt_int(exif, "rating"),
+            local=parse_time(data["localDateTime"]) if data.get("localDateTime") else None,
             tags=tuple(_str(tag, "id") for tag in data.get("tags") or ()),
         )
+
+
+@frozen
+class Tag:
+    """A tag; `value` is its whole path (`Places/Rome`), `created` POSIX seconds."""
+
+    id: str
+    value: str
+    created: float
+
+    @classmethod
+    def from_json(cls, data: Any) -> Tag:
+        """Parse a tag; raises BadAnswer."""
+        return cls(_str(data, "id"), _str(data, "value"), parse_time(_str(data, "createdAt")))
+
+
+@frozen
+class Person:
+    """Somebody whose face Immich found; the name is empty until a user gives one."""
+
+    id: str
+    name: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> Person:
+        """Parse a person; raises BadAnswer."""
+        return cls(_str(data, "id"), _str(data, "name"))
 
 
 @frozen

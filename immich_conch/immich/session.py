@@ -40,6 +40,7 @@ from immich_conch.immich.requests import Credential, chunks, part
 from immich_conch.immich.stills import stills_of
 from immich_conch.immich.sync import Syncing
 from immich_conch.immich.upload import multipart
+from immich_conch.immich.views import Viewing
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class Server(Protocol):
 
 @implementer(IImmich)
 @define(eq=False)
-class Session(Syncing):
+class Session(Syncing, Viewing):
     """IImmich.  `permissions` is None where the credential's list is not known or not limited."""
 
     server: Server = field(repr=False)
@@ -252,13 +253,6 @@ class Session(Syncing):
         """Set what Immich lets be set."""
         async with self._denied_if(lambda: self.asset(asset_id)):
             await self._done("PUT", f"/assets/{part(asset_id)}", data=fields)
-
-    async def tag(self, tag_id: str, asset_id: str) -> None:
-        """Give an asset a tag; `duplicate` is the only word that is fine."""
-        path = f"/tags/{part(tag_id)}/assets"
-        told = await self._read("PUT", path, answers.per_id, data={"ids": [asset_id]})
-        if told.get(asset_id, "") not in (None, "duplicate"):
-            raise Refused(f"Immich did not tag the asset: {told.get(asset_id, 'no answer')}.")
 
     async def size(self, asset_id: str) -> int | None:
         """Size of the original, None where there is none to be had.

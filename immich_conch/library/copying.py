@@ -12,6 +12,7 @@ from immich_conch.library import metadata
 from immich_conch.library.metadata import Link
 from immich_conch.library.naming import File
 from immich_conch.library.notes import Notes
+from immich_conch.library.relations import is_view
 from immich_conch.library.removal import Tell, link
 
 
@@ -43,7 +44,7 @@ async def add_place(
     is_there = any(album.id == album_id for album in await immich.albums_of(asset.id))
     links = metadata.links(before, album_id, asset) if is_there else ()
     links = metadata.added(links, Link(name, file.link.time))
-    after = metadata.with_links(before, album_id, asset, links)
+    after = before if is_view(album_id) else metadata.with_links(before, album_id, asset, links)
     await notes.write(immich, asset, before, after)
     try:
         await link(immich, album_id, asset.id)

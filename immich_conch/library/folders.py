@@ -144,7 +144,7 @@ class Folders(Lookup):
     ) -> None:
         if known.key(rest[0]) in branch.children:
             return  # a folder has that name
-        if await self._find_file(album, rest[0]) is not None:
+        if await self.find_in(album, rest[0]) is not None:
             if len(rest) == 1:
                 raise AlreadyExists
             raise Refused("This is a file, not a folder.")

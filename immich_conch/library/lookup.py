@@ -24,9 +24,11 @@ from immich_conch.library.naming import File, Folder
 from immich_conch.library.nodes import (
     FOLDER_NODES,
     AlbumNode,
+    Entries,
     FileNode,
     FolderNode,
     Info,
+    More,
     Node,
     PendingNode,
     RootNode,
@@ -87,9 +89,9 @@ class Lookup:
             return None
         if is_hidden(album):
             raise Denied(f"The album is hidden from SFTP by its description ({branch.name}).")
-        return await self._find_file(album, path.name)
+        return await self.find_in(album, path.name)
 
-    async def _find_file(self, album: Album, name: str) -> FileNode | PendingNode | None:
+    async def find_in(self, album: Album, name: str) -> FileNode | PendingNode | None:
         """The file of this name in an album, which is the name of no folder in it."""
         pending = self.pending.find(album.id, name)
         if pending is not None:
@@ -176,7 +178,7 @@ class Lookup:
             return Info(mode, node.pending.size, clamp_time(node.pending.modified))
         return Info(mode, node.file.asset.size, clamp_time(node.file.modified))
 
-    async def list(self, path: Path) -> list[tuple[str, Info]]:
+    async def list(self, path: Path) -> Entries:
         """A folder's entries; complete or an error (rule 2)."""
         node = await self.find(path)
         if node is None:
@@ -215,6 +217,10 @@ class Lookup:
             if key in folder.reserved:
                 name = marked(file, {*folder.reserved, *folder.by_key})
             yield name, self.info(PendingNode(album, file))
+
+    async def pages(self, path: Path) -> tuple[Entries, More | None]:
+        """A folder's first entries, and what gives the others or None."""
+        return await self.list(path), None
 
     # -- what may be changed --------------------------------------------------------------------
 

@@ -281,6 +281,15 @@ def _mark_of(entry: Entry, shown: str) -> str | None:
     return stem.removeprefix(f"{wanted} ~") or None
 
 
+def marked(name: str, entry_id: str, taken: Callable[[str], bool]) -> str:
+    """A file's name with the first mark of its id that gives one which is not `taken`."""
+    for digits in _marks(entry_id):
+        shown = _extended(name, f" ~{digits}")
+        if not taken(shown):
+            return shown
+    raise AssertionError("there is always another mark")
+
+
 def check_new(name: str) -> str:
     """The name to store for a file or folder that a client makes; raises BadName.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from attrs import frozen
@@ -71,6 +72,12 @@ class PendingNode:
     album: Album
     pending: IPendingFile
 
+
+#: The names and attributes of what is in a folder.
+Entries: TypeAlias = list[tuple[str, Info]]
+
+#: Gives a folder's later entries, some at each call, none at the end.
+More: TypeAlias = Callable[[], Awaitable[Entries]]
 
 Node: TypeAlias = RootNode | AlbumNode | FolderNode | FileNode | PendingNode
 #: Those that are folders below the root.

@@ -14,13 +14,14 @@ from twisted.logger import Logger
 from immich_conch.errors import ConchError, MissingPermission, NotFound, Refused, Unsupported
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
-from immich_conch.library import metadata
+from immich_conch.library import metadata, relations
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.locks import Locks
 from immich_conch.library.metadata import Link, Value
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import asset_key
 from immich_conch.library.pairs import Pairs
+from immich_conch.library.relations import is_view
 from immich_conch.library.removal import Tell, link, remove_asset, unlink
 
 #: What a key must be allowed to note anything.
@@ -79,6 +80,9 @@ class Notes:
 
         `file` is what has the upload's name now.
         """
+        if is_view(album_id):
+            await relations.may_take(immich, album_id, asset, wanted.name)
+            return
         if wanted == metadata.own_link(asset):
             return
         if file is not None and file.asset.id == asset.id and file.link == wanted:
@@ -92,7 +96,7 @@ class Notes:
     async def retime(self, immich: IImmich, album_id: str, file: File, time: float) -> None:
         """Give a committed file a time; no effect where that cannot be kept."""
         new = metadata.whole(time)
-        if file.link.time == new or not self.writable(immich, file.asset):
+        if is_view(album_id) or file.link.time == new or not self.writable(immich, file.asset):
             return
         async with self.locks.hold(asset_key(file.asset)):
             before = await self.read(immich, file.asset)
@@ -150,7 +154,7 @@ class Notes:
         is_there = any(album.id == target for album in holding)
         there = metadata.links(before, target, asset) if is_there else ()
         there = metadata.added(there, Link(name, file.link.time))
-        after = metadata.with_links(before, target, asset, there)
+        after = before if is_view(target) else metadata.with_links(before, target, asset, there)
         await self.write(immich, asset, before, after)
         beside = self.pairs.beside(source, asset)
         await self._note_beside(immich, beside, source, target)
@@ -188,7 +192,8 @@ class Notes:
         self, immich: IImmich, files: Sequence[File], source: str, target: str
     ) -> None:
         """A motion part that goes along is to be shown as it was; before its still is there."""
-        if not files or all(file.link == metadata.own_link(file.asset) for file in files):
+        own = all(file.link == metadata.own_link(file.asset) for file in files)
+        if own or is_view(target):
             return
         part = files[0].asset
         if not self.writable(immich, part):

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from twisted.logger import Logger
+
 from immich_conch.errors import Denied, NotFound, Refused
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
+from immich_conch.library import relations
+from immich_conch.library.albums import is_hidden
+from immich_conch.library.relations import is_view
 
 #: Enters an album's own changes (added, removed) into every catalog of the user.
 Tell = Callable[[str, Sequence[Asset], Sequence[str]], None]
+
+_log = Logger()
 
 _REASONS = {
     "no_permission": "Immich does not let you remove this file from the album.",
@@ -38,6 +45,11 @@ async def remove_asset(
 
     Raises Denied, Unreachable and whatever Immich answers.  An asset that is gone already is gone.
     """
+    if is_view(album_id):
+        if not relations.deletes(album_id):
+            await relations.leave(immich, album_id, asset.id)
+            return False
+        return await _to_trash(immich, asset, final_delete, final=album_id == relations.TRASH)
     if asset.owner_id == immich.user.id:
         try:
             holding = [album.id for album in await immich.albums_of(asset.id)]
@@ -45,19 +57,27 @@ async def remove_asset(
             return False
         # An asset that somebody took out of this album meanwhile is out, and stays in Immich.
         if holding == [album_id]:
-            trash_enabled = await immich.server.trash_enabled()
-            may_delete(trash_enabled, final_delete)
-            try:
-                await immich.trash([asset.id], final=not trash_enabled)
-            except NotFound:
-                return False
-            return True
+            return await _to_trash(immich, asset, final_delete)
     await unlink(immich, album_id, asset.id)
     return False
 
 
+async def _to_trash(immich: IImmich, asset: Asset, final_delete: bool, final: bool = False) -> bool:
+    """Move an asset to the trash, or with `final` out of it for good; whether it was there."""
+    trash_enabled = await immich.server.trash_enabled()
+    may_delete(trash_enabled and not final, final_delete)
+    try:
+        await immich.trash([asset.id], final=final or not trash_enabled)
+    except NotFound:
+        return False
+    return True
+
+
 async def unlink(immich: IImmich, album_id: str, asset_id: str) -> None:
     """Take an asset out of an album, looking at Immich's word for it; raises Denied or Refused."""
+    if is_view(album_id):
+        await relations.leave(immich, album_id, asset_id)
+        return
     word = (await immich.remove_from_album(album_id, [asset_id]))[asset_id]
     if word == "no_permission":
         raise Denied(_REASONS[word])
@@ -67,8 +87,27 @@ async def unlink(immich: IImmich, album_id: str, asset_id: str) -> None:
 
 async def link(immich: IImmich, album_id: str, asset_id: str) -> None:
     """Put an asset into an album, looking at Immich's word for it; raises Denied or Refused."""
+    if is_view(album_id):
+        await relations.enter(immich, album_id, asset_id)
+        return
     word = (await immich.add_to_album(album_id, [asset_id]))[asset_id]
     if word == "no_permission":
         raise Denied("Immich does not let you add this file to the album.")
     if word is not None:
         raise Refused(f"Immich did not add the file to the album: {word}.")
+
+
+async def leave_other_albums(immich: IImmich, asset_id: str, but: str | None) -> None:
+    """A trashed asset keeps its links; restoring must not bring it back into other folders."""
+    for album in await immich.albums_of(asset_id):
+        if album.id == but or is_hidden(album):
+            continue
+        try:
+            await unlink(immich, album.id, asset_id)
+        except (Denied, Refused) as error:
+            _log.info(
+                "asset {asset} comes back into album {album!r}: {reason}",
+                asset=asset_id,
+                album=album.name,
+                reason=error.text,
+            )

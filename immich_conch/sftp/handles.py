@@ -163,17 +163,24 @@ class UploadHandle:
 
 @define(eq=False)
 class FolderHandle:
-    """A folder's entries as they go on the wire, complete before OPENDIR was answered (rule 2)."""
+    """A folder's entries as they go on the wire, complete before OPENDIR was answered (rule 2).
+
+    Those of a large view come in pages: `more` gives the next ones, or raises at every call what
+    kept them away, so that a listing that broke off never looks like one that ended.
+    """
 
     entries: Sequence[bytes]
+    more: Callable[[], Awaitable[Sequence[bytes]]] | None = None
     _at: int = 0
 
     async def next_batch(self) -> Sequence[bytes]:
         """The next entries; empty at the end, and ever after."""
+        if self._at >= len(self.entries) and self.more is not None:
+            self.entries, self._at = await self.more(), 0
         batch = self.entries[self._at : self._at + BATCH]
         self._at += len(batch)
         return batch
 
     def close(self) -> None:
         """CLOSE."""
-        self.entries = ()
+        self.entries, self.more = (), None

@@ -35,7 +35,14 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album
 from immich_conch.library import names
-from immich_conch.library.nodes import FOLDER_NODES, FileNode, PendingNode, RootNode
+from immich_conch.library.nodes import (
+    FOLDER_NODES,
+    Entries,
+    FileNode,
+    More,
+    PendingNode,
+    RootNode,
+)
 from immich_conch.library.paths import Path, parse
 from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
@@ -150,15 +157,23 @@ class SFTPServer:
 
     @_served
     async def openDirectory(self, path: bytes) -> FolderHandle:
-        """OPENDIR: the entries are complete before it is answered."""
-        now = self.now()
-        entries = await self.tree.list(parse(path))
+        """OPENDIR: the entries are complete before it is answered, but for large views."""
+        entries, more = await self.tree.pages(parse(path))
         return FolderHandle(
-            [
-                _entry(name, info.mode, info.size, info.modified, is_recent(info.modified, now))
-                for name, info in entries
-            ]
+            self._packed(entries), None if more is None else partial(self.nextEntries, more)
         )
+
+    @_served
+    async def nextEntries(self, more: More) -> list[bytes]:
+        """What a folder's later READDIRs answer; empty at the end."""
+        return self._packed(await more())
+
+    def _packed(self, entries: Entries) -> list[bytes]:
+        now = self.now()
+        return [
+            _entry(name, info.mode, info.size, info.modified, is_recent(info.modified, now))
+            for name, info in entries
+        ]
 
     def readLink(self, path: bytes) -> bytes:
         """READLINK."""

@@ -16,9 +16,8 @@ from twisted.logger import Logger
 from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich, IUploadBody
 from immich_conch.immich.model import Asset, NewAsset, Uploaded
-from immich_conch.library.albums import is_hidden
 from immich_conch.library.pairs import Pairs
-from immich_conch.library.removal import link, unlink
+from immich_conch.library.removal import leave_other_albums, link
 from immich_conch.transfer.overlap import Overlap
 
 _log = Logger()
@@ -122,7 +121,7 @@ class Commit:
     async def _into_album(self, asset: Asset) -> Asset:
         asset_id = asset.id
         if asset.trashed:
-            await self._leave_other_albums(asset_id)
+            await leave_other_albums(self.immich, asset_id, but=self.album_id)
         for _ in range(RESTORES):
             if asset.trashed:
                 await self.immich.restore([asset_id])
@@ -168,21 +167,6 @@ class Commit:
         if known is not None:
             return known.asset_id
         return self._uploaded(await self.immich.upload(self.content.body(), new))
-
-    async def _leave_other_albums(self, asset_id: str) -> None:
-        """A trashed asset keeps its links; restoring must not bring it back into other folders."""
-        for album in await self.immich.albums_of(asset_id):
-            if album.id == self.album_id or is_hidden(album):
-                continue
-            try:
-                await unlink(self.immich, album.id, asset_id)
-            except (Denied, Refused) as error:
-                self._log.info(
-                    "asset {asset} comes back into album {album!r}: {reason}",
-                    asset=asset_id,
-                    album=album.name,
-                    reason=error.text,
-                )
 
 
 async def carry_over(immich: IImmich, old: Asset, new: Asset) -> None:

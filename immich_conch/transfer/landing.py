@@ -20,6 +20,7 @@ from immich_conch.library.metadata import Link
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import asset_key
 from immich_conch.library.notes import Notes
+from immich_conch.library.relations import is_view, still_there
 from immich_conch.transfer.commit import Commit, Content, carry_over
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upload import Upload
@@ -123,7 +124,7 @@ class Landing:
             return await commit.run(), True, commit.still
         except NotFound:
             try:
-                await immich.album(upload.album_id)
+                await still_there(immich, upload.album_id)
             except NotFound:
                 self._log.warn(
                     "the album of {name!r} is gone; the file is in Immich without an album",
@@ -140,6 +141,8 @@ class Landing:
         lock of the bytes.
         """
         immich, album_id = lease.immich, upload.album_id
+        if is_view(album_id):
+            return True  # CLOSE has looked whether it can be shown there
         before = await self.notes.read(immich, asset)
         # Immich's word: another upload may have put the bytes there a moment ago.
         here = not asset.trashed and album_id in await self.notes.pairs.albums_of(immich, asset)
