@@ -302,6 +302,22 @@ def test_cp_over_a_file_replaces_it(sshfs: Mount, desk: Desk) -> None:
     desk.done(old.values(), new.values())
 
 
+def test_what_sshfs_does_not_tell_is_in_the_log(sshfs: Mount, desk: Desk, modern: World) -> None:
+    """sshfs takes no notice of an upload that fails at its end, and cp says that all went well."""
+    desk.user = modern.user(quota=50_000)
+    desk.user.album("Album")
+    desk.local("Camera", "1.jpg")
+    with sshfs() as there:
+        there("cp", "-p", desk.directory / "Camera" / "1.jpg", "Album")
+    with sshfs() as there:
+        assert there.files("Album") == {}
+    desk.service.wait_for(
+        f"upload of Album/1.jpg by {desk.user.email}, 60000 bytes, failed at its end: .*quota"
+    )
+    desk.done()
+    assert desk.user.everything() == {}
+
+
 # -- looking, making, removing ----------------------------------------------------------------
 
 
