@@ -563,7 +563,7 @@ async def test_a_server_without_the_stream_is_listed_until_it_has_one(
             assert len(files(await seen(h, session))) == number + 2
         await session.put("/Rome/own.jpg", jpeg("own"), TAKEN)
         await session.mv("/Rome/own.jpg", "/Rome/renamed.jpg")
-        listed = await tree(session)
+        listed = await seen(h, session)
         assert len(files(listed)) == 5
         assert await seen(h, session) == listed
         h.demo.faults.clear()
@@ -577,6 +577,29 @@ async def test_a_server_without_the_stream_is_listed_until_it_has_one(
         assert len(files(await seen(h, session))) == 6
         assert h.demo.requests[STREAMED] > asked and h.demo.requests[LISTED] == before
         await h.alike(session)
+
+
+@demos
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_the_mirror_told_stays_when_listings_take_over_again(
+    tmp_path: Path, server: str
+) -> None:
+    async with house(tmp_path, server, "mirror") as h:
+        assert h.demo is not None
+        asset = await h.alice.upload("a.jpg")
+        album = await h.alice.album("Rome", asset)
+        session = await h.enter()
+        h.demo.faults.add("status", status=404, count=None, **STREAM)
+        assert files(await tree(session)) == {"/Rome/a.jpg"}
+        h.demo.faults.clear()
+        h.later(REFUSAL_KEPT)
+        await tree(session)
+        value = {"v": 1, "albums": {album.id: [{"name": "sea.jpg"}]}}
+        await h.alice.web.set_metadata(asset, KEY, value)
+        assert files(await seen(h, session)) == {"/Rome/sea.jpg"}
+        h.demo.faults.add("status", status=404, count=None, **STREAM)
+        assert files(await seen(h, session)) == {"/Rome/sea.jpg"}
+        h.demo.faults.clear()
 
 
 @demos
@@ -617,10 +640,10 @@ async def test_a_stream_that_speaks_of_unknown_things_is_left_for_listings(
         await tree(session)
         real_stream, odd = ImmichSession.sync_stream, [1]
 
-        async def stream(immich: ImmichSession, take: Any, reset: bool = False) -> None:
+        async def stream(immich: ImmichSession, take: Any, *args: Any, **more: Any) -> None:
             if odd:
                 take([{"type": "AlbumFoldersV9", "data": {}, "ack": "AlbumFoldersV9|1"}])
-            await real_stream(immich, take, reset)
+            await real_stream(immich, take, *args, **more)
 
         monkeypatch.setattr(ImmichSession, "sync_stream", stream)
         await h.alice.add(album, await h.alice.upload("b.jpg"))

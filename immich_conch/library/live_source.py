@@ -22,6 +22,7 @@ from zope.interface import implementer
 from immich_conch.errors import ConchError, NoMirror, SessionRevoked
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library.first_load import FirstLoad
+from immich_conch.library.listing_source import ListingSource
 from immich_conch.library.mirror import Mirror
 from immich_conch.library.source import ISource
 
@@ -34,7 +35,7 @@ class LiveSource:
     """ISource over a mirror with listings behind it."""
 
     mirror: Mirror
-    listings: ISource
+    listings: ListingSource
     _mirrored: bool = True
 
     _log = Logger()
@@ -156,8 +157,15 @@ class LiveSource:
 
     async def notes(self, asset_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """What is noted of assets."""
+
+        async def told() -> Mapping[str, Mapping[str, Any]]:
+            found = await self.mirror.notes(asset_ids)
+            # What the listings have read would be old once they take over again.
+            self.listings.forget_notes()
+            return found
+
         return await self._first(
-            lambda: self.mirror.notes(asset_ids),
+            told,
             lambda: self.listings.notes(asset_ids),
             lambda load: partial(self.mirror.early_notes, load, asset_ids),
         )

@@ -13,9 +13,10 @@ from typing import Any
 from attrs import define, field
 from twisted.conch.interfaces import ISFTPFile
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from immich_conch.errors import Denied
+from immich_conch.errors import ConchError, Denied
 from immich_conch.immich.model import Asset
 from immich_conch.library.nodes import Info
 from immich_conch.transfer.download import Reader
@@ -127,6 +128,8 @@ class UploadHandle:
     append: bool = False
     _closed: bool = field(default=False, init=False)
 
+    _log = Logger()
+
     def readChunk(self, offset: int, length: int) -> Any:
         """READ of what was written so far, or of what lies under it."""
         return self.upload.read(offset, length)
@@ -152,7 +155,24 @@ class UploadHandle:
     def close(self) -> Deferred[None]:
         """CLOSE: raises whatever keeps the file from being safe."""
         self._closed = True
-        return Deferred.fromCoroutine(self.uploads.close(self.upload))
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        size = self.upload.size
+        try:
+            await self.uploads.close(self.upload)
+        except ConchError as error:
+            # Not all clients look at this answer (CLIENTS.md, 4): `mv` into an sshfs mount then
+            # removes what it moved.  Whoever misses a file has to find out where it went.
+            self._log.warn(
+                "upload of {folder}/{name} by {user}, {size} bytes, failed at its end: {reason}",
+                folder=self.upload.folder,
+                name=self.upload.name,
+                user=self.upload.user,
+                size=size,
+                reason=error.text,
+            )
+            raise
 
     def abort(self) -> None:
         """The connection dropped: nothing is committed."""

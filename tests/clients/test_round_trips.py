@@ -16,13 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_rclone
 from attrs import define
 from harness import Service, User, World, photo, sha1
-from test_rclone import Rclone
-
-# Where to find an rclone is known there.
-programs = test_rclone.programs
+from rclone import Rclone
 
 #: Whether everything is brought over by rclone, which takes a minute or two more.
 FULL = bool(os.environ.get("IMMICH_CONCH_TEST_FULL"))
