@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from immich_conch.errors import BadName
 from immich_conch.library import names
-from immich_conch.library.names import Entry, assign, check_new, fold, is_temporary, safe
+from immich_conch.library.names import Entry, assign, check_new, fold, is_temporary, parts, safe
 
 TAKEN = frozenset((".jpg", ".jpeg", ".heic", ".dng", ".mov", ".mp4", ".png"))
 
@@ -113,7 +113,7 @@ def test_a_path_too_deep_for_any_client_becomes_one_folder() -> None:
     assert shown.startswith("a∕a∕")
 
 
-@given(entries, st.booleans(), st.booleans(), st.sampled_from([None, "/"]), st.randoms())
+@given(entries, st.booleans(), st.booleans(), st.sampled_from([None, "/", " - "]), st.randoms())
 def test_the_same_set_gives_the_same_unique_names_in_any_order(
     given_entries: list[Entry], folders: bool, casefold: bool, separator: str | None, rng: object
 ) -> None:
@@ -127,6 +127,30 @@ def test_the_same_set_gives_the_same_unique_names_in_any_order(
     shuffled = list(given_entries)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
     assert shown == assign(shuffled, folders=folders, casefold=casefold, separator=separator)
+
+
+@given(entries, st.sets(tricky), st.booleans(), st.sampled_from([None, "/"]))
+def test_nobody_gets_a_reserved_name(
+    given_entries: list[Entry], taken: set[str], casefold: bool, separator: str | None
+) -> None:
+    reserved = {fold(safe(name, separator), casefold) for name in taken}
+    shown = assign(given_entries, casefold=casefold, separator=separator, reserved=reserved)
+    keys = {fold(name, casefold) for name in shown.values()}
+    assert len(keys) == len(given_entries)
+    assert not keys & reserved
+
+
+def test_a_file_called_like_a_folder_beside_it_gets_digits_of_its_id() -> None:
+    one = Entry(identity(1), "Rome.jpg", 1.0)
+    assert assign([one], reserved={"Rome.jpg"}) == {one.id: "Rome ~00000001.jpg"}
+
+
+def test_an_albums_name_falls_into_folders_where_it_can_be_opened() -> None:
+    assert parts("Trips/../Rome", "/") == ["Trips", "․․", "Rome"]
+    assert parts("Trips - Rome/Oslo", " - ") == ["Trips", "Rome∕Oslo"]
+    assert parts("Trips/Rome", None) == parts("Trips/Rome", "") == ["Trips∕Rome"]
+    [whole] = parts("a - " * 3000, " - ")
+    assert " - " not in whole
 
 
 @given(entries, st.booleans())

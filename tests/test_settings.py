@@ -130,3 +130,15 @@ def test_every_setting_has_a_variable_and_a_sentence(field: Any) -> None:
 def test_the_demo_listens_for_this_machine_only() -> None:
     assert load({"demo": "yes"}, {}).endpoint == ("tcp:2222:interface=127.0.0.1",)
     assert isinstance(load({}, HOST), Settings)
+
+
+@pytest.mark.parametrize("text", ["/", " - ", "", ">", "::"])
+def test_what_may_stand_between_folders(text: str) -> None:
+    """An empty one in the environment means none, not the default."""
+    assert load({}, {**HOST, "IMMICH_CONCH_ALBUM_SEPARATOR": text}).album_separator == text
+
+
+@pytest.mark.parametrize("text", [" ", "a", "~", " ~", "(", "\n", "∕", "→", "/\n"])
+def test_what_names_are_shown_with_may_not_stand_between_folders(text: str) -> None:
+    with pytest.raises(SettingsError, match="--album-separator"):
+        load({"album_separator": text}, HOST)

@@ -83,6 +83,7 @@ class Albums:
     #: By album id.
     branches: dict[str, Branch]
     ignore_case: bool = False
+    _updated: dict[Branch, float] | None = None
 
     def key(self, name: str) -> str:
         """The key under which a name is looked up: any Unicode form, any case if so set."""
@@ -119,9 +120,16 @@ class Albums:
                 yield self.by_id[inner.album_id]
 
     def updated(self, branch: Branch) -> float:
-        """The newest change below a folder that is shown, POSIX seconds; 0 without any."""
-        shown = (album.updated for album in self.below(branch) if not is_hidden(album))
-        return max(shown, default=0.0)
+        """The newest change at or below a folder that is shown, POSIX seconds; 0 without any."""
+        if self._updated is None:
+            newest: dict[Branch, float] = {}
+            self._updated = newest
+            for inner in reversed(list(self.root.within())):
+                album = self.album(inner)
+                own = 0.0 if album is None or is_hidden(album) else album.updated
+                below = (newest[child] for child in inner.children.values())
+                newest[inner] = max((own, *below))
+        return self._updated[branch]
 
 
 @define(eq=False)
