@@ -642,11 +642,12 @@ async def test_hidden_albums_below_go_along_with_the_folder(tmp_path: Path) -> N
 
 @EVERY_VERSION
 @pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("mirror", [0, 1000])
 @pytest_twisted.ensureDeferred
 async def test_a_rename_that_fails_half_way_is_undone(
-    tmp_path: Path, version: str, position: int
+    tmp_path: Path, version: str, position: int, mirror: int
 ) -> None:
-    async with rig(tmp_path, version) as r:
+    async with rig(tmp_path, version, mirror_max_assets=mirror, mirror_keep=0.0) as r:
         names = trip(r)
         session = await r.session()
         before = await folders(session)
