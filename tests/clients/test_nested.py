@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 from harness import User, World, photo
 from openssh import OpenSSH
-from test_rclone import Rclone, programs
-
-#: The fixture is test_rclone's; it downloads no release a second time.
-__all__ = ["programs"]
+from rclone import Rclone
 
 TREE = ("2023/Oslo/a.jpg", "2024/b.jpg", "2024/Rome/c.jpg", "2024/Rome/Night/d.jpg", "e.jpg")
 

@@ -18,9 +18,6 @@ from openssh import OpenSSH
 from rclone import Rclone
 from test_lftp import Lftp
 
-#: Whether folders may lie in folders.
-NESTED = False
-
 #: Folders by their paths, with the files in each.
 Shape = dict[str, tuple[str, ...]]
 
@@ -43,7 +40,7 @@ def nested() -> Shape:
     }
 
 
-TREES = [flat, nested] if NESTED else [flat]
+TREES = [flat, nested]
 
 #: Names, bytes and times of files by their paths.
 Files = dict[str, tuple[bytes, float]]
