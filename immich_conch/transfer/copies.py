@@ -83,7 +83,7 @@ class Copies(Upkeep):
         Takes the source over.  Raises NotFound if the upload or the source goes away meanwhile,
         and what reading and writing raise; a copy that failed poisons the upload.
         """
-        whole = start == at == 0 and length in (0, source.size)
+        whole = start == at == 0 and (length == 0 or length >= source.size)
         if whole and source.owned and source.checksum is not None and upload.untouched:
             self._lay_under(upload, source, source.checksum)
             return
