@@ -12,6 +12,7 @@ import attrs
 import pytest
 import pytest_twisted
 from rig import NEW, NO_TRUNC, TAKEN, VERSIONS, Rig, jpeg, raises, rig
+from test_copying import ln
 
 from immich_conch.demo.entities import Person, Tag
 from immich_conch.errors import (
@@ -800,6 +801,48 @@ async def test_moves_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         assert sorted(await session.ls("/Paris")) == ["a.jpg", "b.jpg"]
         await raises(Refused, session.mv("/Paris/a.jpg", "/@Unsorted/a.jpg"))
         assert asset.favorite
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_into_a_view_makes_its_relation_and_keeps_the_place(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        asset, gone = r.asset("a.jpg"), r.asset("gone.jpg")
+        album = r.album("Rome", asset)
+        await trashed(r, gone)
+        mine = tag(r, "Mine")
+        session = await r.session()
+        await ln(session, "/Rome/a.jpg", "/@Favorites/a.jpg")
+        await ln(session, "/@Favorites/a.jpg", "/@Tags/Mine/a.jpg")
+        assert (asset.favorite, asset.tags) == (True, [mine.id])
+        assert r.names_in(album) == ["a.jpg"]
+        assert not asset.notes
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+        await raises(Unsupported, ln(session, "/@Favorites/a.jpg", "/@Favorites/b.jpg"))
+        await raises(Unsupported, ln(session, "/Rome/a.jpg", "/@Unsorted/a.jpg"))
+        await raises(Unsupported, ln(session, "/@Trash/gone.jpg", "/Rome/gone.jpg"))
+        await raises(Denied, ln(session, "/Rome/a.jpg", "/@Archive/a.jpg"))
+        await session.put("/Rome/late.jpg", jpeg("late"))
+        await raises(Unsupported, ln(session, "/Rome/late.jpg", "/@Favorites/other.jpg"))
+        assert sorted(r.names_in(album)) == ["a.jpg", "late.jpg"]
+        await ln(session, "/@Timeline/2017/2017-07/a.jpg", "/Rome/b.jpg")
+        assert sorted(await session.ls("/Rome")) == ["a.jpg", "b.jpg", "late.jpg"]
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_no_view_takes_the_motion_part_of_a_live_photo(tmp_path: Path, version: str) -> None:
+    async with viewed(tmp_path, version) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        still = r.asset("IMG_7.heic", live_video=part.id)
+        session = await r.session()
+        assert list(await session.ls("/@Unsorted")) == ["IMG_7.heic"]
+        with pytest.raises(Refused, match="motion part"):
+            await session.put("/@Favorites/IMG_7.mov", jpeg("part"), TAKEN)
+        await session.rm("/@Unsorted/IMG_7.heic")
+        assert still.deleted is not None
+        await session.sftp.makeDirectory(b"/Rome", {})
+        await session.mv("/@Trash/IMG_7.heic", "/Rome/IMG_7.heic")
+        assert sorted(await session.ls("/Rome")) == ["IMG_7.heic", "IMG_7.mov"]
 
 
 # -- who may --------------------------------------------------------------------------------------

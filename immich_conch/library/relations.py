@@ -102,6 +102,8 @@ async def may_take(
 
     `leaving` is the album it is about to be taken out of.
     """
+    if asset.visibility == "hidden":
+        raise Refused("This is the motion part of a live photo, which no view shows.")
     if names.fold(names.safe(asset.name)) != names.fold(name):
         raise Unsupported(
             f"Immich has this file as {asset.name!r}, and in a view it can have no other name."
