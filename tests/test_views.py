@@ -845,6 +845,21 @@ async def test_no_view_takes_the_motion_part_of_a_live_photo(tmp_path: Path, ver
         assert sorted(await session.ls("/Rome")) == ["IMG_7.heic", "IMG_7.mov"]
 
 
+@pytest_twisted.ensureDeferred
+async def test_overwriting_a_still_that_is_in_no_album_hands_its_motion_part_on(
+    tmp_path: Path,
+) -> None:
+    async with viewed(tmp_path) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        old = r.asset("IMG_7.heic", live_video=part.id)
+        session = await r.session()
+        await session.put("/@Unsorted/IMG_7.heic", jpeg("edited"), TAKEN)
+        new = next(a for a in r.demo.state.assets.values() if a not in (part, old))
+        assert old.deleted is not None
+        assert new.live_video == part.id
+        assert part.deleted is None
+
+
 # -- who may --------------------------------------------------------------------------------------
 
 

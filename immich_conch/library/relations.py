@@ -92,7 +92,7 @@ def may_remove(view_id: str, trash_enabled: bool, final_delete: bool) -> None:
 
 def deletes(view_id: str) -> bool:
     """Whether removing from a view removes the asset itself, and not a relation of it."""
-    return kind_of(view_id) in (UNSORTED, TIMELINE, TRASH)
+    return is_view(view_id) and kind_of(view_id) in (UNSORTED, TIMELINE, TRASH)
 
 
 async def may_take(
