@@ -12,6 +12,7 @@ import attrs
 import pytest
 import pytest_twisted
 from rig import NEW, NO_TRUNC, TAKEN, VERSIONS, Rig, jpeg, raises, rig
+from test_copying import ln
 
 from immich_conch.demo.entities import Person, Tag
 from immich_conch.errors import (
@@ -21,10 +22,14 @@ from immich_conch.errors import (
     NotEmpty,
     NotFound,
     Refused,
+    SettingsError,
     Unreachable,
     Unsupported,
 )
-from immich_conch.settings import VIEWS
+from immich_conch.immich.model import Asset
+from immich_conch.library import relations
+from immich_conch.library.views import _belongs, _criteria
+from immich_conch.settings import VIEWS, load
 
 ALL = {f"@{word.capitalize()}" for word in VIEWS}
 
@@ -230,6 +235,85 @@ async def test_an_album_named_like_a_view_gets_a_look_alike(tmp_path: Path) -> N
         await raises(AlreadyExists, session.sftp.makeDirectory(b"/@Trash", {}))
         await raises(Unsupported, session.mv("/＠Trash", "/@Mine"))
         assert album.name == "@Trash"
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_be_asked_is_an_error_and_not_absent(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        asset = r.asset("a.jpg")
+        person(r, "Anna", asset)
+        tag(r, "Mine", asset)
+        session = await r.session()
+        for route, folder, path in (
+            ("/people", "/@People", "/@People/Anna/a.jpg"),
+            ("/tags", "/@Tags", "/@Tags/Mine/a.jpg"),
+            ("/timeline/buckets", "/@Timeline", "/@Timeline/2017/2017-07/a.jpg"),
+            ("/search/metadata", "/@Unsorted", "/@Unsorted/a.jpg"),
+        ):
+            r.demo.faults.add("status", route=route, count=None)
+            await raises(Unreachable, session.ls(folder))
+            await raises(Unreachable, session.stat(path))
+            r.demo.faults.clear()
+            assert (await session.stat(path))["size"] == len(jpeg("a.jpg"))
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_what_others_do_is_seen_after_the_freshness_bound(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        session = await r.session()
+        assert await session.ls("/@Tags") == await session.ls("/@Unsorted") == {}
+        asset = r.asset("a.jpg")
+        tag(r, "Mine", asset)
+        assert await session.ls("/@Tags") == await session.ls("/@Unsorted") == {}
+        r.clock.advance(2)
+        assert list(await session.ls("/@Tags")) == ["Mine"]
+        assert list(await session.ls("/@Unsorted")) == ["a.jpg"]
+        r.album("Rome", asset)
+        r.clock.advance(2)
+        assert await session.ls("/@Unsorted") == {}
+
+
+def test_a_month_is_told_by_the_wall_clock() -> None:
+    def taken(local: float) -> Asset:
+        return Asset(
+            id="1",
+            name="a.jpg",
+            owner_id="me",
+            modified=0,
+            taken=local - 10 * 3600,
+            local=local,
+            created=0,
+            visibility="timeline",
+            trashed=False,
+            size=1,
+            checksum=None,
+        )
+
+    june = 1_590_969_600.0
+    for local, months in ((june - 1, ["2020-05"]), (june, ["2020-06"]), (june + 1, ["2020-06"])):
+        found = [m for m in ("2020-05", "2020-06") if _belongs(f"@Timeline/{m}", taken(local))]
+        assert found == months
+    assert _criteria("@Timeline/2020-12") == {
+        "takenAfter": "2020-11-30T00:00:00.000Z",
+        "takenBefore": "2021-01-02T00:00:00.000Z",
+    }
+
+
+def test_the_setting_takes_names_of_views_or_all() -> None:
+    def views(text: str) -> tuple[str, ...]:
+        return load({"immich_host": "http://immich", "views": text}, {}).views
+
+    assert views("") == ()
+    assert views("trash, Tags trash") == ("trash", "tags")
+    assert views("all") == VIEWS == tuple(relations.VIEWS)
+    with pytest.raises(SettingsError, match=r"--views: knows no view 'albums'; there are archive"):
+        views("trash,albums")
 
 
 # -- large views ----------------------------------------------------------------------------------
@@ -649,11 +733,12 @@ async def test_moving_out_of_the_trash_restores_into_that_album_alone(
 
 
 @both
+@pytest.mark.parametrize("mirrored", [0, 1000])
 @pytest_twisted.ensureDeferred
 async def test_moving_between_views_and_albums_follows_what_they_stand_for(
-    tmp_path: Path, version: str
+    tmp_path: Path, version: str, mirrored: int
 ) -> None:
-    async with viewed(tmp_path, version) as r:
+    async with viewed(tmp_path, version, mirror_max_assets=mirrored, mirror_keep=0.0) as r:
         asset = r.asset("a.jpg")
         album = r.album("Rome")
         mine = tag(r, "Mine")
@@ -716,6 +801,63 @@ async def test_moves_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         assert sorted(await session.ls("/Paris")) == ["a.jpg", "b.jpg"]
         await raises(Refused, session.mv("/Paris/a.jpg", "/@Unsorted/a.jpg"))
         assert asset.favorite
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_link_into_a_view_makes_its_relation_and_keeps_the_place(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        asset, gone = r.asset("a.jpg"), r.asset("gone.jpg")
+        album = r.album("Rome", asset)
+        await trashed(r, gone)
+        mine = tag(r, "Mine")
+        session = await r.session()
+        await ln(session, "/Rome/a.jpg", "/@Favorites/a.jpg")
+        await ln(session, "/@Favorites/a.jpg", "/@Tags/Mine/a.jpg")
+        assert (asset.favorite, asset.tags) == (True, [mine.id])
+        assert r.names_in(album) == ["a.jpg"]
+        assert not asset.notes
+        assert list(await session.ls("/@Favorites")) == ["a.jpg"]
+        await raises(Unsupported, ln(session, "/@Favorites/a.jpg", "/@Favorites/b.jpg"))
+        await raises(Unsupported, ln(session, "/Rome/a.jpg", "/@Unsorted/a.jpg"))
+        await raises(Unsupported, ln(session, "/@Trash/gone.jpg", "/Rome/gone.jpg"))
+        await raises(Denied, ln(session, "/Rome/a.jpg", "/@Archive/a.jpg"))
+        await session.put("/Rome/late.jpg", jpeg("late"))
+        await raises(Unsupported, ln(session, "/Rome/late.jpg", "/@Favorites/other.jpg"))
+        assert sorted(r.names_in(album)) == ["a.jpg", "late.jpg"]
+        await ln(session, "/@Timeline/2017/2017-07/a.jpg", "/Rome/b.jpg")
+        assert sorted(await session.ls("/Rome")) == ["a.jpg", "b.jpg", "late.jpg"]
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_no_view_takes_the_motion_part_of_a_live_photo(tmp_path: Path, version: str) -> None:
+    async with viewed(tmp_path, version) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        still = r.asset("IMG_7.heic", live_video=part.id)
+        session = await r.session()
+        assert list(await session.ls("/@Unsorted")) == ["IMG_7.heic"]
+        with pytest.raises(Refused, match="motion part"):
+            await session.put("/@Favorites/IMG_7.mov", jpeg("part"), TAKEN)
+        await session.rm("/@Unsorted/IMG_7.heic")
+        assert still.deleted is not None
+        await session.sftp.makeDirectory(b"/Rome", {})
+        await session.mv("/@Trash/IMG_7.heic", "/Rome/IMG_7.heic")
+        assert sorted(await session.ls("/Rome")) == ["IMG_7.heic", "IMG_7.mov"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_overwriting_a_still_that_is_in_no_album_hands_its_motion_part_on(
+    tmp_path: Path,
+) -> None:
+    async with viewed(tmp_path) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        old = r.asset("IMG_7.heic", live_video=part.id)
+        session = await r.session()
+        await session.put("/@Unsorted/IMG_7.heic", jpeg("edited"), TAKEN)
+        new = next(a for a in r.demo.state.assets.values() if a not in (part, old))
+        assert old.deleted is not None
+        assert new.live_video == part.id
+        assert part.deleted is None
 
 
 # -- who may --------------------------------------------------------------------------------------

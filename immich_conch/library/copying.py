@@ -6,9 +6,9 @@ it.  This is `hardlink@openssh.com`, and the first half of every move.
 
 from __future__ import annotations
 
-from immich_conch.errors import ConchError, NotFound
+from immich_conch.errors import ConchError, NotFound, Unsupported
 from immich_conch.immich.interfaces import IImmich
-from immich_conch.library import metadata
+from immich_conch.library import metadata, relations
 from immich_conch.library.metadata import Link
 from immich_conch.library.naming import File
 from immich_conch.library.notes import Notes
@@ -21,6 +21,8 @@ async def add_name(notes: Notes, immich: IImmich, album_id: str, file: File, nam
 
     Raises NotFound if it has lost its own meanwhile, Unsupported where a name cannot be kept.
     """
+    if is_view(album_id):
+        raise Unsupported("In a view a file has the name that it has in Immich.")
     asset = file.asset
     before = await notes.read(immich, asset)
     links = metadata.links(before, album_id, asset)
@@ -40,6 +42,8 @@ async def add_place(
     Unsupported where the name cannot be kept, Denied or Refused by Immich's own word.
     """
     asset = file.asset
+    if is_view(album_id):
+        await relations.may_take(immich, album_id, asset, name)
     before = await notes.read(immich, asset)
     is_there = any(album.id == album_id for album in await immich.albums_of(asset.id))
     links = metadata.links(before, album_id, asset) if is_there else ()

@@ -17,6 +17,8 @@ from twisted.logger import Logger
 from immich_conch.errors import Denied, NotFound
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
+from immich_conch.library import relations
+from immich_conch.library.motion import visible
 from immich_conch.library.naming import File
 from immich_conch.library.removal import Tell, link, may_delete
 
@@ -170,9 +172,15 @@ class Pairs:
         part_id = old.live_photo_video_id
         if part_id is None or new.is_video or new.live_photo_video_id is not None:
             return new
-        if old.owner_id != immich.user.id or not self.shown(album_id, part_id):
+        if old.owner_id != immich.user.id:
             return new
         try:
+            if relations.deletes(album_id):
+                # A view does not show the part; but it must not be in the trash with the still.
+                if not visible(await immich.asset(part_id)):
+                    return new
+            elif not self.shown(album_id, part_id):
+                return new
             return await self._name(immich, new, part_id)
         except NotFound:
             return new  # the part is gone by another hand

@@ -92,7 +92,7 @@ def may_remove(view_id: str, trash_enabled: bool, final_delete: bool) -> None:
 
 def deletes(view_id: str) -> bool:
     """Whether removing from a view removes the asset itself, and not a relation of it."""
-    return kind_of(view_id) in (UNSORTED, TIMELINE, TRASH)
+    return is_view(view_id) and kind_of(view_id) in (UNSORTED, TIMELINE, TRASH)
 
 
 async def may_take(
@@ -102,6 +102,8 @@ async def may_take(
 
     `leaving` is the album it is about to be taken out of.
     """
+    if asset.visibility == "hidden":
+        raise Refused("This is the motion part of a live photo, which no view shows.")
     if names.fold(names.safe(asset.name)) != names.fold(name):
         raise Unsupported(
             f"Immich has this file as {asset.name!r}, and in a view it can have no other name."

@@ -60,6 +60,7 @@ class _Kept(Generic[T]):
     clock: IReactorTime
     freshness: float
     _at: float | None = None
+    _began: float = 0.0
     _value: T | None = None
     _running: Shared[T] | None = None
 
@@ -68,14 +69,12 @@ class _Kept(Generic[T]):
         if self._at is not None and self.clock.seconds() - self._at < self.freshness:
             return self._value  # type: ignore[return-value]
         if self._running is None or self._running.done:
-            began = self.clock.seconds()
+            self._began = self.clock.seconds()
             self._running = Shared.start(_value(self.ask))
-        else:
-            began = self.clock.seconds()
         running = self._running
         value = await running.wait()
         if self._running is running:
-            self._at, self._value = began, value
+            self._at, self._value = self._began, value
         return value
 
     def stale(self) -> None:
@@ -97,7 +96,7 @@ class ViewFolders:
     freshness: float = 2.0
     ignore_case: bool = False
     people: _Kept[dict[str, str]] = field(init=False)
-    tags: _Kept[list[Tag]] = field(init=False)
+    tags: _Kept[_TagTree] = field(init=False)
     months: _Kept[list[str]] = field(init=False)
     #: What people were shown as.
     _pins: dict[str, str] = Factory(dict)
@@ -107,7 +106,7 @@ class ViewFolders:
             return _Kept(ask, self.clock, self.freshness)
 
         self.people = kept(self._people)
-        self.tags = kept(lambda: self.ask(lambda immich: immich.tags()))
+        self.tags = kept(self._tags)
         self.months = kept(lambda: self.ask(lambda immich: immich.months()))
 
     def key(self, name: str) -> str:
@@ -162,6 +161,9 @@ class ViewFolders:
         self._pins = {id: name for id, name in shown.items() if name != wanted[id]}
         return shown
 
+    async def _tags(self) -> _TagTree:
+        return _TagTree(await self.ask(lambda immich: immich.tags()), self.ignore_case)
+
     async def _month_spot(self, rest: tuple[str, ...]) -> Spot | None:
         months = await self.months.get()
         years = {month[:4]: f"{TIMELINE}/{month[:4]}" for month in sorted(months)}
@@ -179,7 +181,7 @@ class ViewFolders:
 
     async def _tag_spot(self, rest: tuple[str, ...]) -> Spot | None:
         """The folder at a path below `@Tags`."""
-        tree = _TagTree(await self.tags.get(), self.ignore_case)
+        tree = await self.tags.get()
         path: tuple[str, ...] = (TAGS,)
         value = ""
         for part in rest:
@@ -191,8 +193,8 @@ class ViewFolders:
         return tree.spot(value, path)
 
     async def _tag_by_id(self, tag_id: str) -> Spot | None:
-        tree = _TagTree(await self.tags.get(), self.ignore_case)
-        tag = next((tag for tag in tree.tags.values() if tag.id == tag_id), None)
+        tree = await self.tags.get()
+        tag = tree.by_id.get(tag_id)
         if tag is None:
             return None
         path: tuple[str, ...] = (TAGS,)
@@ -208,6 +210,8 @@ class _TagTree:
 
     def __init__(self, tags: list[Tag], ignore_case: bool) -> None:
         self.tags = {tag.value: tag for tag in tags}
+        self.by_id = {tag.id: tag for tag in tags}
+        self._named: dict[str, dict[str, str]] = {}
         self._ignore_case = ignore_case
         self._below: dict[str, set[str]] = {}
         for value in self.tags:
@@ -218,14 +222,15 @@ class _TagTree:
 
     def folders(self, value: str) -> dict[str, str]:
         """The names of what lies in a tag's folder, and the tag of each."""
-        inside = self._below.get(value, set())
-        entries = {self._id(child): child for child in inside}
-        shown = names.assign(
-            (names.Entry(id, child.rpartition("/")[2], 0.0) for id, child in entries.items()),
-            folders=True,
-            casefold=self._ignore_case,
-        )
-        return {shown[id]: child for id, child in entries.items()}
+        if value not in self._named:
+            entries = {self._id(child): child for child in self._below.get(value, ())}
+            shown = names.assign(
+                (names.Entry(id, child.rpartition("/")[2], 0.0) for id, child in entries.items()),
+                folders=True,
+                casefold=self._ignore_case,
+            )
+            self._named[value] = {shown[id]: child for id, child in entries.items()}
+        return self._named[value]
 
     def _id(self, value: str) -> str:
         return self.tags[value].id if value in self.tags else value

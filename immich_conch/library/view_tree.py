@@ -245,9 +245,8 @@ class ViewTree(Tree):
                 raise Unsupported("What is in the trash can be moved out of it, not linked.")
             if self._in_view(target) and isinstance(node, FileNode):
                 there = (await self.album_for_writing(target)).id
-                if there == UNSORTED or there == node.album.id:
-                    raise Unsupported("A file cannot be linked there.")
-                await relations.may_take(self.immich, there, node.file.asset, target.name)
+                if there == UNSORTED:
+                    raise Unsupported("What is in a folder cannot be in @Unsorted as well.")
         await super().link(source, target)
 
     async def _move(self, node: FileNode, album: Album, name: str, existing: Node | None) -> None:
