@@ -2,398 +2,377 @@
 
 The demo Immich holds 15,000 assets in 200 albums and runs as its own process; OpenSSH's server has
 a local directory tree of as many files.  Each measure is taken with the same client, ours and the
-peer's in turn, and shown as a ratio of medians.  `--quick` takes a tenth of the files and fewer
-runs; `--immich URL` walks the user's library of a real server instead of the demo's.
+peer's in turn.  With `--immich URL --login EMAIL` it is the user's own library on a real server,
+which is only read; see README.rst beside this for what the rows mean.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import stat
-import subprocess
+import sys
 import tempfile
-import time
+import urllib.error
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import paramiko
-from attrs import define, field
+from attrs import define
 
-from benchmarks.peers import USER, Immich, Login, demo, ours, sshd
-from benchmarks.tables import Row, Series, write_csv
+from benchmarks import changes, costs, raw
+from benchmarks.clients import Client, expect, files_in, openssh, rclone, timed
+from benchmarks.libraries import Library, look_at, make_up
+from benchmarks.peers import (
+    PASSWORD_VARIABLE,
+    CannotMeasure,
+    Immich,
+    Login,
+    demo,
+    need,
+    ours,
+    sshd,
+)
+from benchmarks.process import busy, load, machine, resident_mb
+from benchmarks.tables import Figure, Limit, Ratio, Report, Series
 
-TAKEN = 1_500_000_000.0
-CLIENT_SECONDS = 600
-SYNC_TYPES = {
-    3: "AlbumsV2 AlbumUsersV1 AlbumToAssetsV1 AlbumAssetsV2 AlbumAssetExifsV1 AssetsV2 "
-    "AssetExifsV1 AssetMetadataV1",
-    2: "AlbumsV1 AlbumUsersV1 AlbumToAssetsV1 AlbumAssetsV1 AlbumAssetExifsV1 AssetsV1 "
-    "AssetExifsV1 AssetMetadataV1",
-}
+#: Files and albums of the demo.
+MADE, QUICK_MADE = (15_000, 200), (1500, 20)
+#: STATs in a run, and in flight at once.
+STATS = 1000
+#: How many times as often as there are runs the short ones are taken.
+SHORT = 3
+#: Seconds that a service is left alone to see what it does by itself.
+IDLE, QUICK_IDLE = 10.0, 3.0
+#: Seconds within which a change from outside has to show.
+OUTSIDE = 2.0
+RESULTS = Path(__file__).with_name("results")
+SUMMARY = (__doc__ or "").splitlines()[0]
 
-
-def connect(login: Login) -> paramiko.Transport:
-    """A logged-in paramiko transport."""
-    transport = paramiko.Transport(("127.0.0.1", login.port))
-    if login.password is not None:
-        transport.connect(username=login.user, password=login.password)
-    else:
-        key = paramiko.Ed25519Key.from_private_key_file(login.key or "")
-        transport.connect(username=login.user, pkey=key)
-    return transport
-
-
-@define(eq=False)
-class Client:
-    """One SFTP session; every call that asks is timed by the caller."""
-
-    login: Login
-    transport: paramiko.Transport = field(init=False)
-    sftp: paramiko.SFTPClient = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.transport = connect(self.login)
-        client = paramiko.SFTPClient.from_transport(self.transport)
-        assert client is not None
-        client.get_channel().settimeout(CLIENT_SECONDS)  # type: ignore[union-attr]
-        self.sftp = client
-
-    def close(self) -> None:
-        """Hang up."""
-        self.transport.close()
-
-    def walk(self) -> int:
-        """List every folder with all attributes; how many files there are."""
-        files = 0
-        for entry in self.sftp.listdir_attr(self.login.root):
-            if stat.S_ISDIR(entry.st_mode or 0):
-                files += len(self.sftp.listdir_attr(f"{self.login.root}/{entry.filename}"))
-        return files
-
-    def folder(self, name: str) -> int:
-        """List one folder."""
-        return len(self.sftp.listdir_attr(f"{self.login.root}/{name}"))
-
-    def stats(self, paths: Sequence[str]) -> None:
-        """One STAT after the other."""
-        for path in paths:
-            self.sftp.stat(path)
-
-    def stats_at_once(self, paths: Sequence[str]) -> None:
-        """As many STATs in flight as there are paths."""
-        numbers = [
-            self.sftp._async_request(type(None), paramiko.sftp.CMD_STAT, path.encode())  # type: ignore[attr-defined,arg-type]
-            for path in paths
-        ]
-        wanted = set(numbers)
-        while wanted:
-            kind, data = self.sftp._read_packet()
-            assert kind == paramiko.sftp.CMD_ATTRS  # type: ignore[attr-defined]
-            wanted.discard(int.from_bytes(data[:4], "big"))
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that it takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def rclone(login: Login, place: Path) -> Callable[[], object]:
-    """`rclone lsf -R`, connection and log-in included."""
-    config = place / f"rclone-{login.name}.conf"
-    lines = ["[p]", "type = sftp", "host = 127.0.0.1", f"port = {login.port}"]
-    lines += [f"user = {login.user}", "shell_type = none", "disable_hashcheck = true"]
-    if login.password is not None:
-        hidden = subprocess.run(
-            ["rclone", "obscure", login.password], check=True, capture_output=True, text=True
-        )
-        lines.append(f"pass = {hidden.stdout.strip()}")
-    else:
-        lines.append(f"key_file = {login.key}")
-    config.write_text("\n".join(lines) + "\n")
-    command = ["rclone", "--config", str(config), "lsf", "-R", f"p:{login.root}"]
-    return lambda: subprocess.run(
-        command, check=True, timeout=CLIENT_SECONDS, stdout=subprocess.DEVNULL
-    )
-
-
-def openssh(login: Login, place: Path, folders: Sequence[str]) -> Callable[[], object]:
-    """`sftp` with an `ls -l` for each folder, connection and log-in included."""
-    batch = place / f"{login.name}.batch"
-    batch.write_text("".join(f'ls -l "{login.root}/{name}"\n' for name in folders))
-    command = ["sftp", "-q"]
-    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
-    environment = dict(os.environ)
-    if login.password is not None:
-        asks = place / "askpass"
-        asks.write_text(f"#!/bin/sh\nprintf '%s\\n' '{login.password}'\n")
-        asks.chmod(0o700)
-        environment |= {"SSH_ASKPASS": str(asks), "SSH_ASKPASS_REQUIRE": "force"}
-        options += ["BatchMode=no", "PubkeyAuthentication=no"]
-    else:
-        options += [f"IdentityFile={login.key}", "IdentitiesOnly=yes"]
-    for option in [*options, f"User={login.user}"]:
-        command += ["-o", option]
-    # Behind the options: `-b` brings a BatchMode of its own, and the first one counts.
-    command += ["-b", str(batch), "-P", str(login.port)]
-    return lambda: subprocess.run(
-        [*command, "127.0.0.1"],
-        check=True,
-        timeout=CLIENT_SECONDS,
-        stdout=subprocess.DEVNULL,
-        env=environment,
-    )
-
-
-def raw_sync(server: Immich, major: int) -> float:
-    """The whole sync stream, read to its end by a new session."""
-    session = server.log_in()
-    types = SYNC_TYPES[major].split()
-
-    def read() -> None:
-        with session.open("POST", "/api/sync/stream", {"types": types}) as answer:
-            for line in answer:
-                json.loads(line)
-
-    seconds = timed(read)
-    session.call("POST", "/api/auth/logout")
-    return seconds
-
-
-def raw_delta(session: Immich, major: int) -> float:
-    """A stream in which nothing has changed."""
-    types = SYNC_TYPES[major].split()
-
-    def read() -> None:
-        with session.open("POST", "/api/sync/stream", {"types": types}) as answer:
-            answer.read()
-
-    return timed(read)
-
-
-def raw_folder(server: Immich, major: int, album_id: str, count: int) -> float:
-    """The fastest raw way to read one album: search pages side by side, or its one answer."""
-    session = server.log_in()
-
-    def page(number: int) -> None:
-        wanted = {"albumIds": [album_id], "withExif": True, "size": 1000, "page": number}
-        session.call("POST", "/api/search/metadata", wanted)
-
-    def read() -> None:
-        if major < 3:
-            session.call("GET", f"/api/albums/{album_id}")
-            return
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(page, range(1, count // 1000 + 2)))
-
-    seconds = timed(read)
-    session.call("POST", "/api/auth/logout")
-    return seconds
+Pair = tuple[Callable[[], float], Callable[[], float]]
 
 
 @define(eq=False)
 class Bench:
-    """The library, the peers, and the rows of the table."""
+    """The library, the peers, and what was found."""
 
     place: Path
-    files: int
-    albums: int
+    server: Immich
     runs: int
-    version: str
-    rows: list[Row] = field(factory=list)
-    notes: list[str] = field(factory=list)
+    idle: float
+    dialect: int
+    report: Report
+    may_write: bool = True
+    #: How many files and albums to make up; None for a user's own library.
+    made: tuple[int, int] | None = None
 
-    @property
-    def major(self) -> int:
-        """The dialect."""
-        return int(self.version.partition(".")[0])
-
-    def fill(self, server: Immich) -> tuple[list[str], str, int]:
-        """Two thirds of the assets in one album, the rest over the others, and as local files."""
-        big = self.files * 2 // 3
-        names = [f"IMG_{number:05d}.jpg" for number in range(self.files)]
-        ids = server.call(
-            "POST",
-            "/control/assets",
-            {
-                "email": USER,
-                "assets": [
-                    {"name": name, "size": 1000 + number, "modified": TAKEN + number}
-                    for number, name in enumerate(names)
-                ],
-            },
-        )["ids"]
-        share = (self.files - big) // (self.albums - 1)
-        cuts = [("Big", 0, big)]
-        cuts += [
-            (f"Album {n:03d}", big + n * share, big + (n + 1) * share)
-            for n in range(self.albums - 1)
-        ]
-        big_id = ""
-        for name, low, high in cuts:
-            made = server.call(
-                "POST", "/control/albums", {"email": USER, "name": name, "assets": ids[low:high]}
-            )
-            big_id = big_id or made["id"]
-            folder = self.place / "tree" / name
-            folder.mkdir(parents=True)
-            for number in range(low, high):
-                path = folder / names[number]
-                with path.open("wb") as file:
-                    file.truncate(1000 + number)
-                os.utime(path, (TAKEN + number, TAKEN + number))
-        return [name for name, _, _ in cuts], big_id, big
+    def service(self, stack: ExitStack, place: Path) -> Login:
+        """Our service, new; it refuses to write to what is not the demo's unless allowed."""
+        options = () if self.may_write else ("--read-only",)
+        return stack.enter_context(ours(place, self.server, *options))
 
     def run(self) -> None:
         """Everything."""
         with ExitStack() as stack:
-            server = stack.enter_context(demo(self.place, self.version))
-            folders, big_id, big = self.fill(server)
-            peer = stack.enter_context(sshd(self.place, self.place / "tree"))
-            self.cold(server, peer, big_id, big)
-            warm = stack.enter_context(ours(self.place, server.url))
-            client, other = Client(warm), Client(peer)
-            expected = other.walk()
-            found = client.walk()
-            if found != expected:
-                raise SystemExit(f"walked {found} files instead of {expected}")
-            self.warm(client, other, warm, peer, folders)
-            self.stats(client, other, big)
-            self.changes(server, client)
-            client.close()
-            other.close()
+            library = self.library()
+            self.report.note(f"Library: {library}")
+            peer = stack.enter_context(sshd(self.place, library.place))
+            self.cold(peer, library)
+            login = self.service(stack, self.place)
+            client, other = Client(login), Client(peer)
+            stack.callback(client.close)
+            stack.callback(other.close)
+            unused = costs.idle(login.pid, self.idle, self.runs)
+            empty = resident_mb(login.pid)
+            expect("a walk of sshd's", files_in(other.tree()), library.files)
+            expect("a walk of ours", files_in(client.tree()), library.files)
+            self.warm(client, other, library)
+            self.stats(client, other, library)
+            self.report.add(costs.unused(unused))
+            costs.deltas(self.report, self.server, self.dialect, client, self.idle, self.runs)
+            grown = Series("ours", (resident_mb(login.pid),), "MB")
+            self.report.add(Figure(f"memory of the service, {empty:.1f} MB before", grown))
+            self.changes(client, library)
 
-    def cold(self, server: Immich, peer: Login, big_id: str, big: int) -> None:
-        """Nothing is known yet: a service and a session of its own for each run."""
-        tree: list[float] = []
-        tree_bound: list[float] = []
-        folder: list[float] = []
-        folder_raw: list[float] = []
-        for number in range(self.runs):
-            place = self.place / f"cold-{number}"
-            place.mkdir()
-            with ours(place, server.url) as login:
-                client = Client(login)
-                tree.append(timed(client.walk))
+    def library(self) -> Library:
+        """What is measured."""
+        tree = self.place / "tree"
+        if self.made is not None:
+            return make_up(self.server, tree, *self.made)
+        with ExitStack() as stack:
+            client = Client(self.service(stack, self.place))
+            stack.callback(client.close)
+            return look_at(self.server, client, tree)
+
+    def interleaved(
+        self, pair: Pair, times: int = 1
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Ours and the peer's in turn, so that a busy minute hits both; who begins changes.
+
+        `times` more often than there are runs, for what takes less time than the noise.
+        """
+        mine, theirs = [], []
+        for number in range(self.runs * times):
+            if number % 2:
+                theirs.append(pair[1]())
+                mine.append(pair[0]())
+            else:
+                mine.append(pair[0]())
+                theirs.append(pair[1]())
+        return tuple(mine), tuple(theirs)
+
+    def compare(self, measure: str, pair: Pair, peer: str, bound: float, times: int = 1) -> None:
+        """One row of times."""
+        mine, theirs = self.interleaved(pair, times)
+        self.report.add(Ratio(measure, Series("ours", mine), Series(peer, theirs), bound))
+
+    # -- nothing is known yet ----------------------------------------------------------------------
+
+    def cold(self, peer: Login, library: Library) -> None:
+        """A service, and a session, of its own for each run."""
+
+        def afresh(work: Callable[[Login], float]) -> float:
+            with tempfile.TemporaryDirectory(dir=self.place) as place, ExitStack() as stack:
+                return work(self.service(stack, Path(place)))
+
+        streams: list[float] = []
+
+        for name, work in self.walks(library).items():
+
+            def bound(work: Callable[[Login], float] = work) -> float:
+                streams.append(raw.whole_stream(self.server, self.dialect))
+                return 1.3 * streams[-1] + work(peer)
+
+            def mine(work: Callable[[Login], float] = work) -> float:
+                return afresh(work)
+
+            self.compare(f"whole tree, cold, {name}", (mine, bound), "1.3 x raw stream + sshd", 1.0)
+
+        self.report.add(Figure("whole stream, raw", Series("raw API", tuple(streams))))
+
+        def one_folder(login: Login) -> float:
+            client = Client(login)
+            try:
+                return timed(lambda: client.folder(library.big))
+            finally:
                 client.close()
-            other = Client(peer)
-            tree_bound.append(1.3 * raw_sync(server, self.major) + timed(other.walk))
-            other.close()
-            with ours(place, server.url) as login:
-                client = Client(login)
-                folder.append(timed(lambda client=client: client.folder("Big")))  # type: ignore[misc]
-                client.close()
-            ways = (raw_folder(server, self.major, big_id, big), raw_sync(server, self.major))
-            folder_raw.append(min(ways))
-        self.add("whole tree, cold, paramiko", tree, "1.3 x stream + sshd", tree_bound, 1.0)
-        self.add(f"folder of {big}, cold, paramiko", folder, "raw API", folder_raw, 1.3)
 
-    def warm(
-        self, client: Client, other: Client, login: Login, peer: Login, folders: Sequence[str]
-    ) -> None:
-        """Everything is known: the same client on both."""
-        pairs: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
-            ("whole tree, warm, paramiko", client.walk, other.walk),
+        count = len(library.big_files)
+        self.compare(
+            f"folder of {count}, cold, paramiko",
             (
-                "whole tree, warm, rclone lsf -R",
-                rclone(login, self.place),
-                rclone(peer, self.place),
+                lambda: afresh(one_folder),
+                lambda: raw.folder(self.server, self.dialect, library.big_id, count),
             ),
-            (
-                "whole tree, warm, OpenSSH sftp",
-                openssh(login, self.place, folders),
-                openssh(peer, self.place, folders),
-            ),
-            (
-                "the big folder, warm, paramiko",
-                lambda: client.folder("Big"),
-                lambda: other.folder("Big"),
-            ),
-        ]
-        for measure, mine, theirs in pairs:
-            values = [(timed(mine), timed(theirs)) for _ in range(self.runs)]
-            self.add(measure, [a for a, _ in values], "sshd", [b for _, b in values], 1.0)
-
-    def stats(self, client: Client, other: Client, big: int) -> None:
-        """STATs, one in flight and a thousand."""
-        names = [f"Big/IMG_{number:05d}.jpg" for number in range(0, big, max(1, big // 1000))][
-            :1000
-        ]
-        mine = [f"{client.login.root}/{name}" for name in names]
-        theirs = [f"{other.login.root}/{name}" for name in names]
-        one = [
-            (timed(lambda: client.stats(mine)), timed(lambda: other.stats(theirs)))
-            for _ in range(self.runs)
-        ]
-        per = len(names)
-        self.add(
-            "stat, one in flight", [a / per for a, _ in one], "sshd", [b / per for _, b in one], 2.0
+            "raw API",
+            1.3,
         )
-        many = [
-            (timed(lambda: client.stats_at_once(mine)), timed(lambda: other.stats_at_once(theirs)))
-            for _ in range(self.runs)
-        ]
-        self.add(f"stat, {per} in flight", [a for a, _ in many], "sshd", [b for _, b in many], 2.0)
 
-    def changes(self, server: Immich, client: Client) -> None:
+    def walks(self, library: Library) -> dict[str, Callable[[Login], float]]:
+        """The clients that walk the whole tree; each returns its seconds."""
+
+        def paramiko(login: Login) -> float:
+            client = Client(login)
+            try:
+                return timed(lambda: expect(login.name, files_in(client.tree()), library.files))
+            finally:
+                client.close()
+
+        return {
+            "paramiko": paramiko,
+            "rclone lsf -R": lambda login: timed(rclone(login, self.place, library.entries)),
+            "OpenSSH sftp": lambda login: timed(
+                openssh(login, self.place, library.folders, library.files)
+            ),
+        }
+
+    # -- everything is known -----------------------------------------------------------------------
+
+    def warm(self, client: Client, other: Client, library: Library) -> None:
+        """The same client on both."""
+        for name, work in self.walks(library).items():
+
+            def mine(work: Callable[[Login], float] = work) -> float:
+                return work(client.login)
+
+            def theirs(work: Callable[[Login], float] = work) -> float:
+                return work(other.login)
+
+            self.compare(f"whole tree, warm, {name}", (mine, theirs), "sshd", 1.0, SHORT)
+        self.compare(
+            f"folder of {len(library.big_files)}, warm, paramiko",
+            (
+                lambda: timed(lambda: client.folder(library.big)),
+                lambda: timed(lambda: other.folder(library.big)),
+            ),
+            "sshd",
+            1.0,
+            SHORT,
+        )
+
+    def stats(self, client: Client, other: Client, library: Library) -> None:
+        """STATs of files all over the largest folder, one in flight and a thousand."""
+        step = max(1, len(library.big_files) // STATS)
+        names = (library.big_files[::step] * STATS)[:STATS]
+
+        def paths(whose: Client) -> list[str]:
+            return [whose.login.path(f"{library.big}/{name}") for name in names]
+
+        slowest: list[float] = []
+
+        def mean(whose: Client, worst: list[float]) -> float:
+            seconds = whose.stats(paths(whose))
+            worst.append(max(seconds) * 1000)
+            return sum(seconds) / len(seconds) * 1000
+
+        pair = (lambda: mean(client, slowest), lambda: mean(other, []))
+        mine, theirs = self.interleaved(pair, SHORT)
+        self.report.add(
+            Ratio(
+                "stat, warm, one in flight: mean latency",
+                Series("ours", mine, "ms"),
+                Series("sshd", theirs, "ms"),
+                2.0,
+            )
+        )
+        worst = Series("ours", tuple(slowest), "ms")
+        self.report.add(Figure(f"stat, warm: the slowest of {STATS}", worst))
+
+        def throughput(whose: Client) -> float:
+            wanted = paths(whose)
+            return STATS / timed(lambda: whose.stats_at_once(wanted))
+
+        mine, theirs = self.interleaved(
+            (lambda: throughput(client), lambda: throughput(other)), SHORT
+        )
+        self.report.add(
+            Ratio(
+                f"stat, warm, {STATS} in flight: throughput",
+                Series("ours", mine, "/s"),
+                Series("sshd", theirs, "/s"),
+                0.5,
+                at_most=False,
+            )
+        )
+
+    def changes(self, client: Client, library: Library) -> None:
         """When a change made by another client of Immich shows, and one of our own."""
-        session = server.log_in()
-        theirs = []
-        for number in range(self.runs):
-            name = f"From outside {number}"
-            session.call("POST", "/api/albums", {"albumName": name})
-            start = time.perf_counter()
-            while name not in client.sftp.listdir("/"):
-                time.sleep(0.02)
-            theirs.append(time.perf_counter() - start)
-        own = []
-        for number in range(self.runs):
-            name = f"Own {number}"
-            client.sftp.mkdir(f"/{name}")
-            start = time.perf_counter()
-            assert name in client.sftp.listdir("/")
-            own.append(time.perf_counter() - start)
-        # A first stream and its acks, so that the next one is a delta.
-        delta = Series("delta", tuple(raw_delta(session, self.major) for _ in range(self.runs)))
-        self.notes.append(f"a change from outside shows after {Series('outside', tuple(theirs))}")
-        self.notes.append(f"an own change shows after {Series('own', tuple(own))}")
-        self.notes.append(f"a stream without acks, raw: {delta}")
-        session.call("POST", "/api/auth/logout")
-
-    def add(
-        self, measure: str, mine: Sequence[float], who: str, theirs: Sequence[float], bound: float
-    ) -> None:
-        """One more row, shown at once."""
-        row = Row(
-            measure, Series("ours", tuple(mine)), Series(who, tuple(theirs)), f"<= {bound:g}", bound
+        if not self.may_write:
+            self.report.note(
+                "Skipped: how soon changes show, which needs --may-write (it makes and deletes "
+                "albums, and uploads files of 64 bytes that end in the trash)."
+            )
+            return
+        theirs: list[float] = []
+        mine: list[float] = []
+        with self.server.session() as session:
+            asset_id = changes.some_asset(session)
+            for number in range(self.runs):
+                name = f"immich-conch benchmark {os.getpid()} {number}"
+                theirs += changes.from_outside(session, client, name, asset_id)
+                mine += changes.own(client, f"{name} own")
+        self.report.add(
+            Limit(
+                "a change from outside shows after",
+                Series("ours", tuple(theirs)),
+                OUTSIDE,
+                of_worst=True,
+            )
         )
-        self.rows.append(row)
-        print(row, flush=True)
+        self.report.add(
+            Limit(
+                "an own change shows in listing number",
+                Series("ours", tuple(mine), "listings"),
+                1,
+                of_worst=True,
+            )
+        )
+
+
+def arguments_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked; what is wrong ends the program with a line that says so."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalog", description=SUMMARY)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the files, three runs")
+    parser.add_argument("--runs", type=int, help="how often each measure is taken (5, quick 3)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="directory for table and CSV")
+    parser.add_argument("--version", choices=("2.5.6", "3.1.0"), help="the demo's (3.1.0)")
+    parser.add_argument("--immich", metavar="URL", help="a real server instead of the demo")
+    parser.add_argument(
+        "--login", metavar="EMAIL", help=f"its user; the password is taken from {PASSWORD_VARIABLE}"
+    )
+    parser.add_argument(
+        "--may-write", action="store_true", help="measure changes on the real server, too"
+    )
+    options = parser.parse_args(arguments)
+    if options.runs is None:
+        options.runs = 3 if options.quick else 5
+    if options.runs < 1:
+        parser.error("--runs must be at least 1")
+    if options.immich is None:
+        if options.login or options.may_write:
+            parser.error("--login and --may-write are for --immich")
+        options.version = options.version or "3.1.0"
+    else:
+        if options.version:
+            parser.error("--version is the demo's; a real server has its own")
+        if not options.immich.startswith(("http://", "https://")):
+            parser.error("--immich must be a URL like http://127.0.0.1:2283")
+        if not options.login:
+            parser.error("--immich needs --login EMAIL")
+        if not os.environ.get(PASSWORD_VARIABLE):
+            parser.error(f"--immich needs the password in {PASSWORD_VARIABLE}")
+        options.immich = options.immich.rstrip("/").removesuffix("/api")
+    return options
+
+
+def server_of(options: argparse.Namespace, stack: ExitStack, place: Path) -> Immich:
+    """The demo, started, or the real server, if the user may log in there."""
+    if options.immich is None:
+        return stack.enter_context(demo(place, options.version))
+    server = Immich(options.immich, options.login, os.environ[PASSWORD_VARIABLE])
+    try:
+        with server.session():
+            return server
+    except urllib.error.HTTPError as error:
+        raise CannotMeasure(f"{options.login} cannot log in there: {error}") from error
+    except urllib.error.URLError as error:
+        raise CannotMeasure(f"{options.immich} is not reachable: {error.reason}") from error
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Take all measures; 1 if a mark is missed."""
+    need("rclone", "sftp")
+    report = Report("catalog", options.out)
+    began, warning = load(), busy(os.getloadavg()[0])
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = server_of(options, stack, place)
+        version = server.version()
+        real = options.immich is not None
+        report.note(f"Immich {version}, {'a real server' if real else 'the demo'}; {machine()}")
+        Bench(
+            place=place,
+            server=server,
+            runs=options.runs,
+            idle=QUICK_IDLE if options.quick else IDLE,
+            dialect=raw.major(version),
+            report=report,
+            may_write=options.may_write or not real,
+            made=None if real else QUICK_MADE if options.quick else MADE,
+        ).run()
+    report.note(f"Load of the machine (1, 5, 15 minutes): {began} before, {load()} after")
+    if warning:
+        report.note(warning)
+    return report.finish()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, write the CSV; 1 if a mark is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the files, three runs")
-    parser.add_argument("--version", default="3.1.0", choices=("2.5.6", "3.1.0"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks-out"))
-    options = parser.parse_args(arguments)
-    files, albums, runs = (1500, 20, 3) if options.quick else (15_000, 200, 5)
-    options.out.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
-        bench = Bench(Path(place), files, albums, runs, options.version)
-        bench.run()
-    for note in bench.notes:
-        print(note)
-    write_csv(options.out / "catalog.csv", bench.rows)
-    missed = [row.measure for row in bench.rows if not row.met]
-    print(f"{len(bench.rows) - len(missed)} marks met, {len(missed)} missed")
-    return 1 if missed else 0
+    """Print the table, write it and the CSV; 1 if a mark is missed, 2 if nothing was measured."""
+    options = arguments_of(arguments)
+    try:
+        return measure(options)
+    except CannotMeasure as error:
+        print(f"cannot measure: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

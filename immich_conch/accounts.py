@@ -259,7 +259,8 @@ class Accounts:
     def _new_shared(self, immich: IImmich, credential: str) -> _Shared:
         settings = self.settings
         sessions = _Sessions()
-        source: ISource = ListingSource(sessions.ask, self.clock)
+        listings = ListingSource(sessions.ask, self.clock)
+        source: ISource = listings
         mirror, freshness = None, 2 * settings.freshness
         if credential == PASSWORD and settings.mirror_max_assets:
             mirror = Mirror(
@@ -270,7 +271,7 @@ class Accounts:
                 max_assets=settings.mirror_max_assets,
             )
             # The mirror keeps its own bound; what is above it must not add as much again.
-            source, freshness = LiveSource(mirror, source), settings.freshness / 4
+            source, freshness = LiveSource(mirror, listings), settings.freshness / 4
         catalog = Catalog(source, self.clock, freshness=freshness, ignore_case=settings.ignore_case)
         return _Shared(catalog, sessions, mirror)
 

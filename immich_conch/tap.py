@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -41,6 +40,7 @@ from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
 from immich_conch.demo.library import seed
 from immich_conch.errors import ConchError, SettingsError
 from immich_conch.immich.client import ImmichServer, connect
+from immich_conch.process import prepare
 from immich_conch.settings import Settings
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
 from immich_conch.ssh.transport import Factory
@@ -48,8 +48,6 @@ from immich_conch.transfer.spool import Limits, Spool
 
 #: Seconds between looks for what was under a temporary name, or cut off, for too long.
 SWEEP_SECONDS = 600.0
-#: Open files and connections wanted; the hard limit may be lower.
-DESCRIPTORS = 65_536
 #: Seconds between looks for what an administrator asks of the spool.
 CONTROL_SECONDS = 2.0
 
@@ -305,14 +303,6 @@ def _invitation(endpoints: Sequence[str]) -> str:
     )
 
 
-def _raise_descriptor_limit() -> None:
-    """Every upload on its way keeps a file open, and the usual soft limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _in_thread(reactor: Any) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
     """Runs blocking work in the reactor's threads."""
 
@@ -336,7 +326,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
 
 
 def _assemble(settings: Settings, reactor: Any) -> MultiService:
-    _raise_descriptor_limit()
+    prepare()
     service = MultiService()
     in_thread = _in_thread(reactor)
     demo = Demo(settings, reactor) if settings.demo else None

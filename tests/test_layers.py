@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "counters": set(),
+    "process": set(),
     "volumes": set(),
     "healthcheck": set(),
     "settings": {"errors"},

@@ -112,6 +112,76 @@ async def test_a_lost_acknowledgement_changes_nothing(version: str) -> None:
         assert await shown(alice, album) == set(ids)
 
 
+@define(eq=False)
+class Listener:
+    """A session that notes the types of the lines of each stream."""
+
+    real: Any
+    streams: list[list[str]]
+
+    async def sync_stream(self, take: Any, reset: bool = False, only: Any = ()) -> None:
+        kinds: list[str] = []
+        self.streams.append(kinds)
+
+        def some(lines: Sequence[dict[str, Any]]) -> None:
+            kinds.extend(line["type"] for line in lines)
+            take(lines)
+
+        await self.real.sync_stream(some, reset, only)
+
+    async def sync_ack(self, acks: Sequence[str]) -> None:
+        await self.real.sync_ack(acks)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest_twisted.ensureDeferred
+async def test_what_was_told_is_not_told_again(version: str) -> None:
+    async with world(version) as w:
+        alice, album, ids = await library(w)
+        bob = await w.enter("bob")
+        other = await alice.session.create_album("Oslo")
+        await alice.session.add_to_album(other.id, ids)
+        await bob.session.create_album("Bob's")
+        await bob.mirror.albums()
+        ears = Listener(bob.following[-1], [])
+        bob.following.append(ears)  # type: ignore[arg-type]
+
+        async def told() -> set[str]:
+            """What the next delta tells; the one after it has nothing to tell."""
+            w.later()
+            ears.streams.clear()
+            await bob.mirror.albums()
+            first = {kind for stream in ears.streams for kind in stream}
+            w.later()
+            ears.streams.clear()
+            await bob.mirror.albums()
+            assert ears.streams == [["SyncCompleteV1"]]
+            return first - {"SyncCompleteV1"}
+
+        # Another session begins from nothing.
+        assert await told()
+        form = "V2" if version == "3.1.0" else "V1"
+        # What is in the older album lies before the checkpoints when that is shared, too.
+        for shared in (other, album):
+            entry = {"userId": bob.user.id, "role": "editor"}
+            path = f"/albums/{shared.id}/users"
+            await alice.session._done("PUT", path, data={"albumUsers": [entry]})
+            kinds = await told()
+            assert f"Album{form}" in kinds and "SyncAckV1" in kinds
+        # It came as backfills of several types, and `SyncAckV1` is where each of them ended.
+        assert {f"AlbumAssetBackfill{form}", "AlbumToAssetBackfillV1"} <= kinds
+        await alice.session.remove_from_album(album.id, ids[:1])
+        assert "AlbumToAssetDeleteV1" in await told()
+        await alice.session.trash([ids[1]])
+        assert f"AlbumAssetUpdate{form}" in await told()
+        new = await w.photo(bob, "new.jpg")
+        await bob.session.add_to_album(album.id, [new, ids[0]])
+        assert {"AlbumToAssetV1", f"Asset{form}"} <= await told()
+        await alice.session.delete_album(other.id)
+        assert "AlbumDeleteV1" in await told()
+        await agree(w, bob)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest_twisted.ensureDeferred
 async def test_a_reset_and_a_revoked_session_are_not_noticed(version: str) -> None:
@@ -166,7 +236,7 @@ class Odd:
     lines: list[dict[str, Any]]
     resets: list[bool]
 
-    async def sync_stream(self, take: Any, reset: bool = False) -> None:
+    async def sync_stream(self, take: Any, reset: bool = False, only: Any = ()) -> None:
         self.resets.append(reset)
         odd, self.lines = self.lines, []
 
@@ -174,7 +244,7 @@ class Odd:
             take([*odd, *lines])
             odd.clear()
 
-        await self.real.sync_stream(some, reset)
+        await self.real.sync_stream(some, reset, only)
 
     async def sync_ack(self, acks: Sequence[str]) -> None:
         await self.real.sync_ack(acks)

@@ -8,7 +8,7 @@ Refused, QuotaExceeded, BadAnswer.  Times are POSIX seconds, sizes bytes, checks
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
@@ -191,11 +191,14 @@ class IImmich(Interface):
         """Remove one key; a key that is not there is no error."""
 
     async def sync_stream(
-        take: Callable[[Sequence[dict[str, Any]]], None], reset: bool = False
+        take: Callable[[Sequence[dict[str, Any]]], None],
+        reset: bool = False,
+        only: Collection[str] = (),
     ) -> None:
         """Pass what changed since this session's checkpoints to `take`, some lines at a time.
 
         A line is `{type, data, ack}`.  With `reset`, checkpoints are forgotten first and all comes.
+        `only` are the types to ask for (`AssetMetadataV1`), if not all that this project uses.
         Returns after the line that ends the stream (`SyncCompleteV1` or `SyncResetV1`); raises
         Unreachable without one, NoMirror where there is no stream (API keys, other servers),
         and what `take` raised.

@@ -90,7 +90,7 @@ class Album:
         3.x names the owner as the album user of role `owner`; 2.x has `ownerId` and lists only
         the others in `albumUsers`.
         """
-        owner_id = data.get("ownerId") if isinstance(data, Mapping) else None
+        owner_id = data.get("ownerId") if isinstance(data, dict) else None
         role: Role = "viewer"
         for entry in _list(data, "albumUsers"):
             entry_role = _str(entry, "role")
@@ -165,8 +165,8 @@ class Asset:
     @classmethod
     def from_json(cls, data: Any) -> Asset:
         """Parse an asset answer of either dialect; raises BadAnswer."""
-        exif = data.get("exifInfo") if isinstance(data, Mapping) else None
-        if not isinstance(exif, Mapping):
+        exif = data.get("exifInfo") if isinstance(data, dict) else None
+        if not isinstance(exif, dict):
             exif = {}
         external = data.get("libraryId") is not None
         live = data.get("livePhotoVideoId")
@@ -282,7 +282,7 @@ def parse_checksum(text: str) -> bytes:
 
 
 def _field(data: Any, key: str) -> Any:
-    if not isinstance(data, Mapping) or key not in data:
+    if not isinstance(data, dict) or key not in data:
         raise BadAnswer(f"Immich's answer lacks {key}.")
     return data[key]
 
@@ -309,7 +309,7 @@ def _bool(data: Any, key: str) -> bool:
 
 
 def _opt_int(data: Any, key: str) -> int | None:
-    value = data.get(key) if isinstance(data, Mapping) else None
+    value = data.get(key) if isinstance(data, dict) else None
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 

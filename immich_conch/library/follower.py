@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
+from math import inf
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 
 from immich_conch.errors import BadAnswer, ConchError, NoMirror, SessionRevoked, Unreachable
 from immich_conch.immich.interfaces import IImmich
+from immich_conch.library.first_load import FirstLoad
 from immich_conch.library.gather import Shared
 from immich_conch.library.motion import LINK_TRIES, LINKING, moment
 from immich_conch.library.records import raw_id
@@ -45,7 +47,9 @@ ACK_COMPLETE = 3600.0
 REFUSAL_KEPT = 3600.0
 #: The part of the freshness bound that passes between two deltas ahead of time.
 AHEAD = 0.5
-#: Seconds between deltas ahead of time after one failed, doubled with each, and at most.
+#: The type of line that is loaded before all others.
+NOTES = "AssetMetadataV1"
+#: Seconds between deltas ahead of time, or loads, after one failed, doubled with each, at most.
 BACK_OFF, MAX_BACK_OFF = 2.0, 60.0
 
 
@@ -68,6 +72,13 @@ class Follower:
     max_assets: int
     revisions: count[int]
     settle: Callable[[Tables, float], None]
+    #: Whether a load begins with what is noted, for those who do not wait for its end.
+    notes_first: bool = field(default=False, init=False)
+    #: The load from nothing that is under way.
+    loading: FirstLoad | None = field(default=None, init=False, repr=False)
+    #: Seconds (`clock`) before which no delta began that may be answered from: what was seen by
+    #: other ways until then must be in it.
+    not_before: float = field(default=-inf, init=False)
     #: The newest tables; not to be answered from unless `fresh` gave them.
     tables: Tables | None = field(default=None, init=False, repr=False)
     #: Whether the tables are something to answer from, and when the last delta in them began.
@@ -80,18 +91,68 @@ class Follower:
     _ahead: IDelayedCall | None = field(default=None, init=False, repr=False)
     _keeping: bool = field(default=False, init=False)
     _failures: int = field(default=0, init=False)
+    #: Loads that failed in a row, and when (`clock`) another is due.
+    _failed_loads: int = field(default=0, init=False)
+    _retry_at: float = field(default=-inf, init=False)
+    _watchers: list[Deferred[None]] = field(factory=list, init=False, repr=False)
     _log = Logger()
 
     async def fresh(self) -> Tables:
         """The tables, whole and no older than the freshness bound."""
         oldest = self.clock.seconds() - self.freshness
-        while not (self._whole and self._at >= oldest):
-            await self.delta()
+        while not self._knows(oldest):
+            await self._begun().wait()
         assert self.tables is not None
         return self.tables
 
+    def _knows(self, oldest: float) -> bool:
+        return self._whole and self._at >= max(oldest, self.not_before)
+
+    async def load(self) -> FirstLoad | None:
+        """None once `fresh` has an answer at once, or the load from nothing that is under way.
+
+        Raises what the delta raised.
+        """
+        oldest = self.clock.seconds() - self.freshness
+        while not self._knows(oldest):
+            running = self._begun()
+            if self.loading is None:
+                await self._end_or_load(running)
+            if self.loading is not None:
+                return self.loading
+        return None
+
+    @property
+    def failing(self) -> bool:
+        """Whether a load failed and another is not due yet."""
+        return self.tables is None and self.clock.seconds() < self._retry_at
+
+    async def _end_or_load(self, running: Shared[None]) -> None:
+        """Wait until a delta has ended, or has found that everything has to be loaded."""
+        event: Deferred[None] = Deferred()
+
+        def over(result: Failure | None) -> None:
+            if event in self._watchers:
+                self._watchers.remove(event)
+            if not event.called:
+                event.callback(result)
+
+        self._watchers.append(event)
+        Deferred.fromCoroutine(running.wait()).addBoth(over)
+        await event
+
+    def _set_loading(self, load: FirstLoad | None) -> None:
+        self.loading = load
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            if not watcher.called:
+                watcher.callback(None)
+
     async def delta(self) -> None:
         """Take a delta, or wait for the one under way."""
+        await self._begun().wait()
+
+    def _begun(self) -> Shared[None]:
         if self._refusal is not None:
             until, error = self._refusal
             if self.clock.seconds() < until:
@@ -99,7 +160,7 @@ class Follower:
             self._refusal = None
         if self._running is None or self._running.done:
             self._running = Shared.start(self._catch_up())
-        await self._running.wait()
+        return self._running
 
     async def ask(self, work: Callable[[IImmich], Awaitable[T]]) -> T:
         """Ask for what the stream does not tell, with the session that is followed."""
@@ -146,6 +207,11 @@ class Follower:
                     self._refuse(refusal)
                     raise refusal from error
                 self._log.info("the mirror of {user} starts over", user=self.user_id)
+            except Unreachable:
+                if self.tables is None:
+                    self._failed_loads += 1
+                    self._retry_at = self.clock.seconds() + _pause(self._failed_loads)
+                raise
 
     def _refuse(self, error: NoMirror) -> None:
         self._forget()
@@ -158,23 +224,47 @@ class Follower:
         is: without another delta an album could be missing that was there all the time.
         """
         again = self.tables is None
-        loose = 0
-        for _ in range(LINK_TRIES):
-            tables, began = await self._one_stream(session)
-            if not again and not tables.incomplete and not tables.parting:
-                self._at = began
-                self._whole = True
-                self.settle(tables, began)
-                return
-            # What is there now lacks something: nobody is to see it.
-            self._whole = False
-            loose += again or tables.incomplete
-            if loose == LOOSE_TRIES:
-                raise NoMirror("Immich's sync stream leaves out what it refers to.")
-            again = False
-            if tables.parting:
-                await moment(self.clock)
-        raise Unreachable(LINKING)
+        if again:
+            self._set_loading(FirstLoad(self.clock))
+        try:
+            if self.loading is not None and self.notes_first:
+                self.loading.told(await self._noted(session))
+                await self.loading.turn()
+            loose = 0
+            for _ in range(LINK_TRIES):
+                tables, began = await self._one_stream(session)
+                if not again and not tables.incomplete and not tables.parting:
+                    self._at = began
+                    self._whole = True
+                    self._failed_loads = 0
+                    self.settle(tables, began)
+                    return
+                # What is there now lacks something: nobody is to see it.
+                self._whole = False
+                loose += again or tables.incomplete
+                if loose == LOOSE_TRIES:
+                    raise NoMirror("Immich's sync stream leaves out what it refers to.")
+                again = False
+                if tables.parting:
+                    await moment(self.clock)
+            raise Unreachable(LINKING)
+        finally:
+            if self.loading is not None:
+                self.loading.end()
+                self._set_loading(None)
+
+    async def _noted(self, session: IImmich) -> Mapping[bytes, Mapping[str, Any]]:
+        """What is noted of all own assets.  Nothing is acknowledged: it comes again."""
+        tables = Tables(raw_id(self.user_id), 0, self.revisions)
+
+        def take(lines: Sequence[Mapping[str, Any]]) -> None:
+            if any(line["type"] == "SyncResetV1" for line in lines):
+                raise _StartOver
+            tables.apply(line for line in lines if line["type"] != "SyncCompleteV1")
+
+        # The checkpoints are void without tables; with one of them this would lack something.
+        await session.sync_stream(take, True, (NOTES,))
+        return tables.notes
 
     async def _one_stream(self, session: IImmich) -> tuple[Tables, float]:
         """One stream entered and acknowledged: the tables, and when it began."""
@@ -258,4 +348,8 @@ class Follower:
             self.rest()
         elif self._keeping:
             self._failures += 1
-            self._plan(min(BACK_OFF * 2.0 ** (self._failures - 1), MAX_BACK_OFF))
+            self._plan(_pause(self._failures))
+
+
+def _pause(failures: int) -> float:
+    return min(BACK_OFF * 2.0 ** (failures - 1), MAX_BACK_OFF)

@@ -25,6 +25,7 @@ from immich_conch.library.motion import HIDDEN_LOOKS, LEFT_LOOKS, LINK_TRIES, LI
 from immich_conch.library.source import ISource
 
 T = TypeVar("T")
+_Notes = dict[str, Mapping[str, Any] | None]
 
 #: Reads of metadata side by side; about 5 ms each (FACTS.md).
 NOTE_REQUESTS = 16
@@ -44,7 +45,7 @@ class ListingSource:
     ask: Ask
     clock: IReactorTime
     #: What is known of own assets: the value, or None where there is none.
-    _notes: dict[str, Mapping[str, Any] | None] = field(factory=dict)
+    _notes: _Notes = field(factory=dict)
     #: Assets of others, as listings showed them.
     _foreign: set[str] = field(factory=set)
     _parts: Parts = field(factory=Parts)
@@ -137,13 +138,14 @@ class ListingSource:
 
     async def notes(self, asset_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """What is noted of assets; those that nobody has read before are read now."""
-        unknown = [id for id in asset_ids if id not in self._notes and id not in self._foreign]
+        known = self._notes
+        unknown = [id for id in asset_ids if id not in known and id not in self._foreign]
         if unknown:
-            await self.ask(partial(self._read, unknown))
-        found = ((id, self._notes.get(id)) for id in asset_ids)
+            await self.ask(partial(self._read, known, unknown))
+        found = ((id, known.get(id)) for id in asset_ids)
         return {id: value for id, value in found if value is not None}
 
-    async def _read(self, asset_ids: Sequence[str], immich: IImmich) -> None:
+    async def _read(self, known: _Notes, asset_ids: Sequence[str], immich: IImmich) -> None:
         async def read(asset_id: str) -> None:
             try:
                 value = (await immich.get_metadata(asset_id)).get(metadata.KEY)
@@ -152,14 +154,18 @@ class ListingSource:
             except (NotFound, Denied, Refused):
                 return  # gone since it was listed
             # What was written by us meanwhile is newer than this answer.
-            self._notes.setdefault(asset_id, value if isinstance(value, Mapping) else None)
+            known.setdefault(asset_id, value if isinstance(value, Mapping) else None)
 
         try:
             await gather([partial(read, asset_id) for asset_id in asset_ids], NOTE_REQUESTS)
         except MissingPermission:
             # Such a key has the assets' own names; the next key of the user may see more.
             for asset_id in asset_ids:
-                self._notes.setdefault(asset_id, None)
+                known.setdefault(asset_id, None)
+
+    def forget_notes(self) -> None:
+        """Ask for all notes anew; reads under way keep what they have, for whoever waits."""
+        self._notes = {}
 
     def changed(self, album_id: str, added: Sequence[Asset], removed: Sequence[str]) -> None:
         """Listings tell by themselves; what we took out is not missed."""

@@ -22,6 +22,7 @@ from immich_conch.errors import NotFound
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
+from immich_conch.library.first_load import FirstLoad
 from immich_conch.library.follower import Follower, Lend
 from immich_conch.library.gather import gather
 from immich_conch.library.motion import Parts, never_cut_out, visible
@@ -77,6 +78,34 @@ class Mirror:
     def rest(self) -> None:
         """Take no more deltas but those that somebody waits for."""
         self._follower.rest()
+
+    # -- a load that is under way ---------------------------------------------------------------
+
+    def notes_first(self) -> None:
+        """Begin each load with what is noted, for those who do not wait for its end."""
+        self._follower.notes_first = True
+
+    async def load(self) -> FirstLoad | None:
+        """None if answers come at once, or the load from nothing that is under way."""
+        return await self._follower.load()
+
+    @property
+    def failing(self) -> bool:
+        """Whether a load failed and another is not due yet."""
+        return self._follower.failing
+
+    def seen(self) -> None:
+        """The user was shown what Immich's listings say now: answer with nothing older."""
+        self._follower.not_before = self.clock.seconds()
+
+    async def early_notes(
+        self, load: FirstLoad, asset_ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """As `notes`, while a load is under way; raises NotFound if it ends before they come."""
+        told = await load.notes()
+        if told is None:
+            raise NotFound("Nothing was told of the assets' metadata.")
+        return self._notes(told, asset_ids)
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -143,12 +172,17 @@ class Mirror:
 
     async def notes(self, asset_ids: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
         """Our metadata of those assets that have some."""
-        tables, own, found = await self._follower.fresh(), self._own.notes, {}
+        return self._notes((await self._follower.fresh()).notes, asset_ids)
+
+    def _notes(
+        self, told: Mapping[bytes, Mapping[str, Any]], asset_ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        own, found = self._own.notes, {}
         for asset_id in asset_ids:
             if asset_id in own:
                 value = own.get(asset_id)
             else:
-                value = tables.notes.get(raw_id(asset_id)) if tables.notes else None
+                value = told.get(raw_id(asset_id)) if told else None
             if value is not None:
                 found[asset_id] = value
         return found

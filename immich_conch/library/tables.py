@@ -20,6 +20,7 @@ from immich_conch.library.records import (
     VIDEO,
     AlbumRecord,
     AssetRecord,
+    common_id,
     raw_id,
     text,
 )
@@ -73,8 +74,8 @@ class Tables:
             lines[f"Asset{version}"] = self._asset
             lines[f"Album{version}"] = self._album
             for form in ("Create", "Update", "Backfill"):
-                lines[f"AlbumAsset{form}{version}"] = self._asset
-                lines[f"AlbumAssetExif{form}{version}"] = self._exif
+                lines[f"AlbumAsset{form}{version}"] = self._album_asset
+                lines[f"AlbumAssetExif{form}{version}"] = self._album_exif
         return lines
 
     def apply(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -135,7 +136,7 @@ class Tables:
     # -- assets ---------------------------------------------------------------------------------
 
     def _asset(self, data: Mapping[str, Any]) -> None:
-        key, owner = raw_id(data["id"]), raw_id(data["ownerId"])
+        key, owner = raw_id(data["id"]), common_id(data["ownerId"])
         record = self.assets.get(key)
         new = record is None
         if record is None:
@@ -159,6 +160,15 @@ class Tables:
             self.parting[record] = HIDDEN_LOOKS + 1
         if changed:
             self.touch_asset(record)
+
+    def _album_asset(self, data: Mapping[str, Any]) -> None:
+        """An asset because of an album; the user's own come by lines of their own, too.
+
+        Those come first, in the same stream and in the same state, and are most of a library: it
+        is loaded a sixth quicker if the second ones are not taken apart.
+        """
+        if common_id(data["ownerId"]) != self.user or raw_id(data["id"]) not in self.assets:
+            self._asset(data)
 
     def _same(self, owner: bytes) -> bytes:
         """One object for the user's own id, which is what nearly all assets have."""
@@ -200,6 +210,12 @@ class Tables:
             self._loose_exif[key] = told
         elif record.measured(told):
             self.touch_asset(record)
+
+    def _album_exif(self, data: Mapping[str, Any]) -> None:
+        """As `_album_asset`, of an asset whose size has come."""
+        record = self.assets.get(raw_id(data["assetId"]))
+        if record is None or record.size is None or record.owner != self.user:
+            self._exif(data)
 
     # -- notes ----------------------------------------------------------------------------------
 
@@ -257,7 +273,7 @@ class Tables:
     # -- links ----------------------------------------------------------------------------------
 
     def _link(self, data: Mapping[str, Any]) -> None:
-        album_id, asset_id = raw_id(data["albumId"]), raw_id(data["assetId"])
+        album_id, asset_id = common_id(data["albumId"]), raw_id(data["assetId"])
         album, record = self.albums.get(album_id), self.assets.get(asset_id)
         if album is None or record is None:
             self._loose_links.add((album_id, asset_id))
@@ -272,7 +288,7 @@ class Tables:
             self.touch(album)
 
     def _unlink(self, data: Mapping[str, Any]) -> None:
-        album_id, asset_id = raw_id(data["albumId"]), raw_id(data["assetId"])
+        album_id, asset_id = common_id(data["albumId"]), raw_id(data["assetId"])
         self._loose_links.discard((album_id, asset_id))
         album, record = self.albums.get(album_id), self.assets.get(asset_id)
         if album is not None and record is not None and record in album.members:

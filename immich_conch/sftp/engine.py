@@ -8,7 +8,10 @@ here; `packets` reads them.
 
 from __future__ import annotations
 
+import types
 from collections import deque
+from collections.abc import Coroutine, Generator
+from functools import partial
 from inspect import iscoroutine
 from typing import Any
 
@@ -122,7 +125,17 @@ class Engine:
 
     def _take_result(self, request: Request, result: Any) -> None:
         if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
+            # Most wait for nothing: what is known is in memory.
+            try:
+                waits_for = result.send(None)
+            except StopIteration as done:
+                self._succeed(done.value, request)
+                return
+            except Exception as error:
+                self._send_error(request.id, error)
+                self._finish(request)
+                return
+            result = Deferred.fromCoroutine(_rest(result, waits_for))
         if not isinstance(result, Deferred):
             self._succeed(result, request)
             return
@@ -230,3 +243,26 @@ class Engine:
             self.transport.consumed(consumed)
         if out:
             self.transport.writeSequence(out)
+
+
+async def _rest(work: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
+    """What is left of a coroutine that has begun, and waits."""
+    return await _go_on(work, waits_for)
+
+
+@types.coroutine
+def _go_on(work: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
+    while True:
+        try:
+            value = yield waits_for
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:
+            step = partial(work.throw, error)
+        else:
+            step = partial(work.send, value)
+        try:
+            waits_for = step()
+        except StopIteration as done:
+            return done.value

@@ -23,6 +23,11 @@ _RWX = tuple(
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
+def is_recent(mtime: float, now: float) -> bool:
+    """Whether the line has a time of day; all else in it does not change with time."""
+    return now - HALF_A_YEAR < int(mtime) <= now
+
+
 def longname(
     name: str,
     mode: int,
@@ -41,7 +46,7 @@ def longname(
     """
     seconds = int(mtime)
     when = time.gmtime(seconds)
-    if now - HALF_A_YEAR < seconds <= now:
+    if is_recent(seconds, now):
         rest = f"{when.tm_hour:02}:{when.tm_min:02}"
     else:
         rest = f" {when.tm_year:04}"

@@ -7,7 +7,7 @@ turns them into statuses.  What lasts is `library`'s and `transfer`'s.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from attrs import define
@@ -35,7 +35,7 @@ from immich_conch.errors import (
 )
 from immich_conch.immich.model import Album, Asset, Storage
 from immich_conch.library import names
-from immich_conch.library.nodes import AlbumNode, FileNode, Info, PendingNode, RootNode
+from immich_conch.library.nodes import AlbumNode, FileNode, PendingNode, RootNode
 from immich_conch.library.paths import Path, parse
 from immich_conch.library.tree import Tree
 from immich_conch.sftp import extensions
@@ -47,7 +47,7 @@ from immich_conch.sftp.handles import (
     UploadHandle,
     attributes,
 )
-from immich_conch.sftp.longname import longname
+from immich_conch.sftp.longname import is_recent, longname
 from immich_conch.sftp.wire import pack_listed
 from immich_conch.transfer.download import Reader
 from immich_conch.transfer.lease import UPLOAD_PERMISSIONS, Lease
@@ -56,6 +56,9 @@ from immich_conch.transfer.uploads import Uploads
 
 #: Open handles a session may have, as `limits@openssh.com` says.
 MAX_HANDLES = 256
+#: Entries of listings kept as they were sent, of all users, at some 500 bytes each: a folder that
+#: is listed again costs a third.
+PACKED_ENTRIES = 32_768
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -138,11 +141,12 @@ class SFTPServer:
         """OPENDIR: the entries are complete before it is answered."""
         now = self.now()
         entries = await self.tree.list(parse(path))
-        return FolderHandle([self._entry(name, info, now) for name, info in entries])
-
-    def _entry(self, name: str, info: Info, now: float) -> bytes:
-        line = longname(name, info.mode, info.size, info.modified, now, "immich", "immich")
-        return pack_listed(name.encode(), line.encode(), info.size, info.mode, info.modified)
+        return FolderHandle(
+            [
+                _entry(name, info.mode, info.size, info.modified, is_recent(info.modified, now))
+                for name, info in entries
+            ]
+        )
 
     def readLink(self, path: bytes) -> bytes:
         """READLINK."""
@@ -341,6 +345,14 @@ class SFTPServer:
             used = user.quota_used or 0
             return Storage(user.quota_size, used, max(0, user.quota_size - used))
         return await self.lease.immich.storage()
+
+
+@lru_cache(maxsize=PACKED_ENTRIES)
+def _entry(name: str, mode: int, size: int | None, modified: int, recent: bool) -> bytes:
+    """An entry as READDIR sends it; with `recent` its line has the time of day, else the year."""
+    now = modified if recent else modified - 1
+    line = longname(name, mode, size, modified, now, "immich", "immich")
+    return pack_listed(name.encode(), line.encode(), size, mode, modified)
 
 
 def _upload_of(node: object) -> Upload | None:

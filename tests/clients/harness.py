@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -286,6 +286,14 @@ class Service(Process):
             if path.is_file() and path.name != ".lock" and path.parent.name != "control"
         )
 
+    def wait_until_done(self) -> None:
+        """Wait until all that clients gave it is in Immich, and nothing is left in the spool."""
+
+        def told() -> str:
+            return "\n".join(path.read_text() for path in self.spool.glob("*.json"))
+
+        eventually(lambda: not self.spooled(), lambda: f"an empty spool: {told()}")
+
 
 @define(eq=False)
 class User:
@@ -364,6 +372,16 @@ class User:
             for asset in [*everywhere, *state["loose"]]
             if asset["owner"] == self.email
         }
+
+    def keeps(self, contents: Iterable[bytes | Path]) -> None:
+        """Fail unless Immich has each of these contents, if only in the trash."""
+        there = {asset["sha1"] for asset in self.everything().values()}
+        lost = [
+            content if isinstance(content, Path) else f"{content[:12]!r}…"
+            for content in contents
+            if sha1(content) not in there
+        ]
+        assert not lost, f"Immich has lost {lost}"
 
     def uploaded(self, album: str, name: str, content: bytes | Path) -> dict[str, Any]:
         """Wait for an asset with this name and these bytes; fails unless it is there, once."""

