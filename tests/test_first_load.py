@@ -54,7 +54,7 @@ async def look(w: World, name: str = "alice") -> Look:
     async def ask(work: Callable[[IImmich], Awaitable[T]], /) -> T:
         return await work(person.session)
 
-    source = LiveSource(person.mirror, ListingSource(ask))
+    source = LiveSource(person.mirror, ListingSource(ask, w.clock))
     return Look(w, person, Catalog(source, w.clock, freshness=0.25))
 
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from attrs import frozen
 from live_halves import motion, still
-from rig import TAKEN, VERSIONS, Rig, Session, contents, quiet, raises, rig
+from rig import TAKEN, VERSIONS, Rig, Session, contents, jpeg, quiet, raises, rig
 from twisted.internet.defer import Deferred
 
 from immich_conch.demo.entities import Album, Asset
@@ -189,6 +189,28 @@ async def test_a_part_that_was_linked_a_moment_ago_is_removed_as_one(tmp_path: P
         assert p.still.live_video is None
         later(r)
         assert list(await s.ls("/Live")) == ["IMG_7.JPG"]
+
+
+@versions
+@pytest.mark.parametrize("order", [("JPG", "MOV"), ("MOV", "JPG")])
+@pytest_twisted.ensureDeferred
+async def test_halves_whose_removal_is_held_back_go_together(
+    tmp_path: Path, version: str, order: tuple[str, str]
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        p = pair(r)
+        s = await r.session()
+        await s.put("/Live/new.jpg", jpeg("new"))  # without a time: it waits
+        for end in order:
+            await s.rm(f"/Live/IMG_7.{end}")
+        assert list(await s.ls("/Live")) == ["new.jpg"]
+        assert p.still.deleted is p.part.deleted is None
+        await r.settled()
+        await r.settled()
+        assert list(await s.ls("/Live")) == ["new.jpg"]
+        assert p.still.deleted is not None
+        assert p.still.live_video == p.part.id
+        assert p.part.deleted is None
 
 
 # -- moving -------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ async def test_a_folder_lists_timeline_and_archive_only(tmp_path: Path, version:
             "Rome",
             r.asset("a.jpg"),
             r.asset("archived.jpg", visibility="archive"),
-            r.asset("hidden.mov", visibility="hidden"),
+            r.asset("hidden.jpg", visibility="hidden"),
             trashed,
         )
         await (await r.server.log_in("alice@example.com", "correct horse")).trash([trashed.id])

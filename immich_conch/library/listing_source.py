@@ -91,7 +91,8 @@ class ListingSource:
         """
         here = {asset.id for asset in listing if asset.listed}
         parts = {asset.live_photo_video_id for asset in listing if asset.listed}
-        hidden = {a.id for a in listing if a.visibility == "hidden" and not a.trashed}
+        videos = (asset for asset in listing if asset.is_video and not asset.trashed)
+        hidden = {asset.id for asset in videos if asset.visibility == "hidden"}
         suspects = (self._videos.get(album.id, set()) | hidden - self._alone) - here - parts
         if not suspects:
             return False

@@ -140,7 +140,11 @@ class LiveSource:
     async def parts(self, stills: Sequence[Asset]) -> Mapping[str, Asset]:
         """The motion parts of live photos."""
         listed = partial(self.listings.parts, stills)
-        return await self._first(lambda: self.mirror.parts(stills), listed, lambda load: listed)
+        return await self._first(
+            lambda: self.mirror.parts(stills),
+            listed,
+            lambda load: listed if load.may_list(len(stills)) else None,
+        )
 
     def stills(self, part_id: str) -> Sequence[str]:
         """Live photos known to have this motion part."""

@@ -45,9 +45,12 @@ class _Held:
     #: The name that the asset wants there; `name` is the one it was shown under.
     link: str
     lease: Lease | None
+    #: The live photo that the asset was shown there by, as its motion part.
+    still: str | None = None
     timer: IDelayedCall | None = None
-    #: Whether it is being carried out.
+    #: Whether it is being carried out, and who waits for the end of that.
     busy: bool = False
+    waiting: list[Deferred[None]] = field(factory=list)
 
 
 @define(eq=False)
@@ -96,7 +99,10 @@ class Removals:
     async def hold(self, lease: Lease, album_id: str, file: File) -> None:
         """Journal a removal and let it wait; raises NoSpace or Refused."""
         name, link = file.name, file.link.name
-        held = _Held(self.spool.random_id(), album_id, name, file.asset.id, link, lease.hold())
+        still = None if file.still is None else file.still.id
+        held = _Held(
+            self.spool.random_id(), album_id, name, file.asset.id, link, lease.hold(), still
+        )
         entry = {
             "kind": "removal",
             "user": self.user_id,
@@ -104,6 +110,7 @@ class Removals:
             "name": name,
             "asset": file.asset.id,
             "link": link,
+            "still": still,
         }
         try:
             await self.in_thread(partial(self.spool.note, held.id, entry))
@@ -122,6 +129,7 @@ class Removals:
             entry["asset"],
             entry.get("link", entry["name"]),
             None,
+            entry.get("still"),
         )
 
     def welcome(self) -> None:
@@ -182,13 +190,25 @@ class Removals:
     async def _carry_out(self, held: _Held) -> None:
         if held.busy or held.id not in self._held:
             return
+        held.busy = True
+        try:
+            if held.still is None or await self._still_first(held):
+                await self._try(held)
+            elif held.id in self._held:
+                self._arm(held, RETRY)
+        finally:
+            held.busy = False
+            waiting, held.waiting = held.waiting, []
+            for end in waiting:
+                end.callback(None)
+
+    async def _try(self, held: _Held) -> None:
         if held.lease is None or held.lease.revoked:
             self._let_go(held)
             lease = self.live()
             if lease is None or not self.may(lease):
                 return  # `welcome` takes it up again
             held.lease = lease.hold()
-        held.busy = True
         # Held once more: an upload that brings the same bytes back ends the removal meanwhile.
         lease = held.lease.hold()
         try:
@@ -209,9 +229,25 @@ class Removals:
                 reason=error.text,
             )
         finally:
-            held.busy = False
             lease.release()
         self._over(held)
+
+    async def _still_first(self, held: _Held) -> bool:
+        """A motion part goes along with its still where both are removed; whether that is done.
+
+        So the two are one in Immich's trash, too.
+        """
+        for other in list(self._held.values()):
+            if other.album_id == held.album_id and other.asset_id == held.still:
+                if other.busy:
+                    end: Deferred[None] = Deferred()
+                    other.waiting.append(end)
+                    await end
+                else:
+                    self._disarm(other)
+                    await self._carry_out(other)
+                return other.id not in self._held
+        return True
 
     async def _remove(self, held: _Held, lease: Lease) -> None:
         immich = lease.immich
