@@ -35,7 +35,7 @@ class Look:
         """Names, with sizes and times for an album's files."""
         if album is None:
             return dict.fromkeys(await self.catalog.albums())
-        found = await self.catalog.find_album(album)
+        found = (await self.catalog.albums()).get(album)
         assert found is not None
         files = (await self.catalog.folder(found.id)).files
         return {name: (file.asset.size, file.modified) for name, file in files.items()}

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from immich_conch.errors import BadAnswer
 
@@ -154,8 +154,9 @@ class Asset:
     cut_out: bool = False
     description: str = ""
     rating: int | None = None
-    #: `localDateTime`, the wall clock where it was taken, as if that were UTC; only REST tells it.
-    local: float | None = None
+    #: `localDateTime`, the wall clock where it was taken, as if that were UTC; only REST tells
+    #: it, so it is no part of what makes two assets equal.
+    local: float | None = field(default=None, eq=False)
     #: Ids of its tags; only `GET /assets/{id}` tells them, not a listing.
     tags: tuple[str, ...] = ()
 

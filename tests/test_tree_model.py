@@ -1,0 +1,413 @@
+"""Whatever clients do to the tree, in whatever order, it is what a plain file system would be.
+
+Random operations on the tree, against a dictionary of paths and on the demo Immich: after each step
+the whole tree equals the model, in every session's eyes, and no asset is lost: what has no name any
+more is in Immich's trash, or without an album, as the delete rule says (BEHAVIOUR, section 7).
+`IMMICH_CONCH_EXAMPLES` says how many examples are run for each kind of session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from base64 import b64encode
+from collections.abc import Awaitable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import frozen
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from rig import ARRIVED, TAKEN, VERSIONS, Rig, Session, jpeg, rig, until
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.threads import blockingCallFromThread, deferToThread
+
+from immich_conch.errors import ConchError
+
+EXAMPLES = int(os.environ.get("IMMICH_CONCH_EXAMPLES", "6"))
+STEPS = 25
+
+#: Few of each, so that they meet.
+CONTENTS = [jpeg(f"content {number}", 100 + number) for number in range(5)]
+FILE_NAMES = ["a.jpg", "b.jpg", "é.jpg"]
+FOLDER_NAMES = ["Trips", "2024", "a.jpg"]
+
+Parts = tuple[str, ...]
+
+folders = st.lists(st.sampled_from(FOLDER_NAMES), min_size=1, max_size=3).map(tuple)
+#: Mostly where something can be.
+indexes = st.integers(0, 1_000)
+contents = st.sampled_from(CONTENTS)
+times = st.integers(TAKEN, TAKEN + 3)
+
+
+@frozen
+class Held:
+    """What a file holds."""
+
+    data: bytes
+    time: int
+
+
+class Model:
+    """A file system whose folders are albums, and the assets that stay without one."""
+
+    def __init__(self) -> None:
+        self.albums: set[Parts] = set()
+        self.files: dict[Parts, Held] = {}
+        #: Contents that Immich keeps though no album holds them.
+        self.loose: set[bytes] = set()
+        self.seen: set[bytes] = set()
+        #: Folders that vanished with what was in them: removing them again is no error.
+        self.vanished: set[Parts] = set()
+
+    def folders(self) -> set[Parts]:
+        """Albums, and the folders on the way to them."""
+        return {album[:depth] for album in self.albums for depth in range(1, len(album) + 1)}
+
+    def below(self, path: Parts) -> set[Parts]:
+        """Folders below one."""
+        return {
+            folder for folder in self.folders() if len(folder) > len(path) == _common(folder, path)
+        }
+
+    def tree(self) -> dict[Parts, Held | None]:
+        """All that is shown: None for a folder."""
+        return {**dict.fromkeys(self.folders()), **self.files}
+
+    def wants(self, data: bytes) -> bool:
+        """Whether Immich must have this content outside the trash."""
+        return data in self.loose or any(held.data == data for held in self.files.values())
+
+    def put(self, path: Parts, held: Held) -> None:
+        """A file comes, over another or not."""
+        self.albums.add(path[:-1])
+        self.files.pop(path, None)
+        self.files[path] = held
+        self.seen.add(held.data)
+        self.loose.discard(held.data)
+
+    def remove_album(self, path: Parts) -> None:
+        """An album goes and leaves its assets behind."""
+        before = self.folders()
+        self.albums.discard(path)
+        for file in [file for file in self.files if file[:-1] == path]:
+            data = self.files.pop(file).data
+            self.loose.add(data)
+        for data in list(self.loose):
+            if any(held.data == data for held in self.files.values()):
+                self.loose.discard(data)
+        self.vanished |= before - self.folders()
+
+    def move_folder(self, old: Parts, new: Parts) -> None:
+        """A folder with everything below it."""
+        before = self.folders()
+
+        def moved(path: Parts) -> Parts:
+            return new + path[len(old) :] if path[: len(old)] == old else path
+
+        self.albums = {moved(album) for album in self.albums}
+        self.files = {moved(path): held for path, held in self.files.items()}
+        self.vanished |= before - self.folders()
+
+
+def _common(one: Parts, other: Parts) -> int:
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return count
+
+
+def text(path: Parts) -> str:
+    return "/" + "/".join(path)
+
+
+def digest(data: bytes) -> str:
+    """The checksum as the demo has it."""
+    return b64encode(hashlib.sha1(data).digest()).decode()
+
+
+class Clients(RuleBasedStateMachine):
+    """Two sessions of one user, whose operations alternate."""
+
+    def __init__(self, version: str, by: str) -> None:
+        super().__init__()
+        self.version, self.by = version, by
+        self.model = Model()
+        self.place = TemporaryDirectory()
+        more: dict[str, Any] = (
+            {"mirror_max_assets": 1000, "mirror_keep": 0.0} if by == "mirror" else {}
+        )
+        self.context = rig(Path(self.place.name), version, **more)
+        self.rig: Rig = self.wait(self.context.__aenter__())
+        self.key = self.rig.demo.add_key(self.rig.alice) if by == "key" else ""
+        self.sessions = [self.log_in(), self.log_in()]
+        self.turn = 0
+
+    def wait(self, work: Awaitable[Any]) -> Any:
+        def begin() -> Deferred[Any]:
+            return ensureDeferred(work)  # type: ignore[arg-type]
+
+        return blockingCallFromThread(reactor, begin)
+
+    def log_in(self) -> Session:
+        return self.wait(self.rig.session(key=self.key))  # type: ignore[no-any-return]
+
+    def teardown(self) -> None:
+        async def end() -> None:
+            for session in self.sessions:
+                session.hang_up()
+            await self.context.__aexit__(None, None, None)
+
+        self.wait(end())
+        self.place.cleanup()
+
+    @property
+    def client(self) -> Session:
+        """The sessions take turns."""
+        self.turn += 1
+        return self.sessions[self.turn % 2]
+
+    def attempt(self, work: Awaitable[Any], may: bool | None) -> bool:
+        """Whether an operation was answered OK, which with `may` it must or must not be."""
+        try:
+            self.wait(work)
+        except ConchError as error:
+            assert error.text
+            assert may is not True, f"refused: {error.text}"
+            return False
+        assert may is not False, "answered OK"
+        return True
+
+    # -- where -----------------------------------------------------------------------------------
+
+    def any_folder(self, index: int) -> Parts:
+        found = sorted(self.model.folders())
+        return found[index % len(found)] if found else ("Trips",)
+
+    def any_file(self, index: int) -> Parts:
+        found = sorted(self.model.files)
+        return found[index % len(found)]
+
+    # -- folders ---------------------------------------------------------------------------------
+
+    @initialize(first=folders, second=folders)
+    def begin(self, first: Parts, second: Parts) -> None:
+        """Most things need a folder."""
+        for path in (first, second):
+            self.mkdir(path)
+
+    @rule(path=folders)
+    def mkdir(self, path: Parts) -> None:
+        below_file = any(path[:depth] in self.model.files for depth in range(1, len(path)))
+        taken = path in self.model.albums or path in self.model.files
+        may = not (below_file or taken)
+        if self.attempt(self.client.sftp.makeDirectory(text(path).encode(), {}), may):
+            self.model.albums.add(path)
+        self.look()
+
+    @rule(index=indexes)
+    def rmdir(self, index: int) -> None:
+        path = self.any_folder(index)
+        gone = path not in self.model.folders()
+        may = None if gone else path in self.model.albums and not self.model.below(path)
+        work = self.client.sftp.removeDirectory(text(path).encode())
+        if self.attempt(work, may) and not gone:
+            self.model.remove_album(path)
+        self.look()
+
+    @rule(path=folders)
+    def rmdir_of_what_vanished(self, path: Parts) -> None:
+        if path in self.model.folders() or path in self.model.files:
+            return
+        may = None if path in self.model.vanished else False
+        self.attempt(self.client.sftp.removeDirectory(text(path).encode()), may)
+        self.look()
+
+    @rule(index=indexes, new=folders, replace=st.booleans())
+    def rename_folder(self, index: int, new: Parts, replace: bool) -> None:
+        if not self.model.folders():
+            return
+        source = self.any_folder(index)
+        tree = self.model.tree()
+        below_file = any(new[:depth] in self.model.files for depth in range(1, len(new)))
+        may: bool | None = True
+        if new == source:
+            may = None
+        elif new[: len(source)] == source or below_file or new in self.model.files:
+            may = False
+        elif new in tree:
+            empty = not self.model.below(new) and not any(
+                file[:-1] == new for file in self.model.files
+            )
+            may = None if replace and empty else False
+        elif len(new) > 1 and new[:-1] not in self.model.folders():
+            may = None  # a parent that is not there may come into being or be missed
+        move = self.client.posix_mv if replace else self.client.mv
+        if self.attempt(move(text(source), text(new)), may) and new != source:
+            self.model.albums.discard(new)
+            self.model.move_folder(source, new)
+        self.look()
+
+    # -- files -----------------------------------------------------------------------------------
+
+    @rule(
+        index=indexes,
+        name=st.sampled_from(FILE_NAMES),
+        data=contents,
+        time=times,
+        late=st.sampled_from(["before", "before", "after", "never"]),
+    )
+    def put(self, index: int, name: str, data: bytes, time: int, late: str) -> None:
+        path = (*self.any_folder(index), name)
+        may = path[:-1] in self.model.folders() and path not in self.model.folders()
+        client = self.client
+
+        async def work() -> None:
+            await client.put(text(path), data, time if late == "before" else None)
+            if late == "after":
+                await client.utime(text(path), time)
+            elif late == "never":
+                await self.settle()
+
+        known = self.own_times(data)
+        if self.attempt(work(), may):
+            before = self.model.files.get(path)
+            arrived = time if late != "never" else self.arrived(path, before, data, known)
+            self.model.put(path, Held(data, arrived))
+        self.look()
+
+    async def settle(self) -> None:
+        """Let the settle time pass, until nothing is on its way."""
+        self.rig.clock.advance(5.0)
+        accounts = self.rig.accounts._accounts.values()
+        await until(lambda: not any(account.uploads.busy for account in accounts))
+
+    def arrived(self, path: Parts, before: Held | None, data: bytes, known: set[int]) -> int:
+        """The time of arrival, which the clock has; or that which Immich has for these bytes."""
+        shown = int(self.wait(self.client.stat(text(path)))["mtime"])
+        now = int(ARRIVED + self.rig.clock.seconds())
+        if before is not None and before.data == data:
+            assert shown == before.time, "the same bytes once more change nothing"
+        else:
+            assert shown in known or now - 6 <= shown <= now, "a time that nobody gave"
+        return shown
+
+    def own_times(self, data: bytes) -> set[int]:
+        """The `fileModifiedAt` that Immich has for these bytes."""
+        checksum, assets = digest(data), self.rig.demo.state.assets.values()
+        return {asset.modified // 1000 for asset in assets if asset.checksum == checksum}
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes)
+    def remove(self, index: int) -> None:
+        path = self.any_file(index)
+        self.attempt(self.client.rm(text(path)), True)
+        self.model.files.pop(path)
+        self.look()
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes, where=indexes, name=st.sampled_from(FILE_NAMES), replace=st.booleans())
+    def rename(self, index: int, where: int, name: str, replace: bool) -> None:
+        source, target = self.any_file(index), (*self.any_folder(where), name)
+        may: bool | None = True
+        if target in self.model.folders():
+            may = False
+        elif target in self.model.files and target != source:
+            may = replace
+        move = self.client.posix_mv if replace else self.client.mv
+        if self.attempt(move(text(source), text(target)), may):
+            self.model.put(target, self.model.files.pop(source))
+        self.look()
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes, time=times)
+    def touch(self, index: int, time: int) -> None:
+        path = self.any_file(index)
+        self.attempt(self.client.utime(text(path), time), True)
+        self.model.files[path] = Held(self.model.files[path].data, time)
+        self.look()
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes)
+    def read(self, index: int) -> None:
+        path = self.any_file(index)
+        assert self.wait(self.client.get(text(path))) == self.model.files[path].data
+
+    # -- what happens besides ----------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        async def die() -> None:
+            for session in self.sessions:
+                session.hang_up()
+            await self.settle()
+            self.rig.restart()
+
+        self.wait(die())
+        self.sessions = [self.log_in(), self.log_in()]
+        self.model.vanished.clear()
+        self.look()
+
+    @rule(seconds=st.integers(1, 60))
+    def time_passes(self, seconds: int) -> None:
+        self.wait(self.rig.pass_time(seconds))
+        self.look()
+
+    # -- the truth ---------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """The tree is the model's, and Immich holds what it must."""
+        assert self.wait(shown(self.client)) == self.model.tree()
+        assets = self.rig.demo.state.assets.values()
+        here = {asset.checksum: asset.deleted is None for asset in assets}
+        for data in self.model.seen:
+            assert digest(data) in here, "an asset is lost"
+            assert here[digest(data)] == self.model.wants(data), "in the trash, or not, by mistake"
+
+
+async def shown(session: Session) -> dict[Parts, Held | None]:
+    """Everything that a session sees, contents by their size."""
+    found: dict[Parts, Held | None] = {}
+    waiting: list[Parts] = [()]
+    while waiting:
+        folder = waiting.pop()
+        for name, attrs in (await session.ls(text(folder))).items():
+            path = (*folder, name)
+            if attrs["permissions"] & 0o040000:
+                found[path] = None
+                waiting.append(path)
+            else:
+                data = next(data for data in CONTENTS if len(data) == attrs["size"])
+                found[path] = Held(data, attrs["mtime"])
+    return found
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("by", ["listings", "mirror", "key"])
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest_twisted.ensureDeferred
+async def test_the_tree_is_what_a_file_system_would_be(version: str, by: str) -> None:
+    # The machine is no coroutine: it has a thread of its own and waits there for the reactor's.
+    await deferToThread(
+        run_state_machine_as_test,
+        lambda: Clients(version, by),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
