@@ -50,6 +50,8 @@ from immich_conch.transfer.spool import Limits, Spool
 SWEEP_SECONDS = 600.0
 #: Seconds between looks for what an administrator asks of the spool.
 CONTROL_SECONDS = 2.0
+#: Seconds that a stop waits for clients to take what was still to be sent to them.
+GOODBYE_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -177,6 +179,8 @@ class SFTPService(Service):
         self.lines: list[str] = []
         self.warnings: list[str] = []
         self.finished: Deferred[None] = Deferred()
+        #: Fires when the last connection has ended, where somebody waits for that.
+        self._deserted: Deferred[None] | None = None
         self._calls = [
             (LoopingCall(accounts.sweep), SWEEP_SECONDS),
             (LoopingCall(self._control), CONTROL_SECONDS),
@@ -230,6 +234,9 @@ class SFTPService(Service):
     def connection_closed(self, transport: Any) -> None:
         """A client has gone."""
         self.connections.discard(transport)
+        if not self.connections and self._deserted is not None:
+            deserted, self._deserted = self._deserted, None
+            deserted.callback(None)
 
     def stopService(self) -> Deferred[Any]:
         """Close the connections, then commit what is sealed for a limited time."""
@@ -237,9 +244,7 @@ class SFTPService(Service):
         for call, _ in self._calls:
             if call.running:
                 call.stop()
-        for transport in list(self.connections):
-            transport.loseConnection()
-        work = Deferred.fromCoroutine(self.accounts.stop())
+        work = Deferred.fromCoroutine(self._stop())
         work.addTimeout(self.accounts.settings.stop_timeout, self.reactor)
 
         def late(failure: Failure) -> None:
@@ -249,6 +254,24 @@ class SFTPService(Service):
 
         work.addErrback(late)
         return work.addBoth(self.finished.callback)
+
+    async def _stop(self) -> None:
+        # The connections first: each logs its Immich session out when it has ended.
+        if self.connections:
+            self._deserted = Deferred()
+            deserted = self._deserted
+            for transport in list(self.connections):
+                transport.loseConnection()
+            patience = self.reactor.callLater(GOODBYE_SECONDS, self._hang_up)
+            await deserted
+            if patience.active():
+                patience.cancel()
+        await self.accounts.stop()
+
+    def _hang_up(self) -> None:
+        """Clients that do not take what was still to be sent are left."""
+        for connection in list(self.connections):
+            connection.transport.abortConnection()
 
 
 class Demo(Service):

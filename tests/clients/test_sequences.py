@@ -455,3 +455,17 @@ def test_what_is_sealed_is_in_immich_after_an_orderly_stop(tmp_path: Path) -> No
         assert world.sessions() == 0
     finally:
         world.close()
+
+
+def test_a_stop_logs_out_who_is_connected(tmp_path: Path) -> None:
+    world = World("3.1.0", tmp_path / "world", tmp_path / "host-keys")
+    try:
+        user = world.user()
+        user.album("Album")
+        with Raw(world.soon, user) as there, Raw(world.soon, user):
+            assert there.names("/") == ["Album"]
+            assert world.sessions() > 0
+            world.soon.stop()
+            assert world.sessions() == 0
+    finally:
+        world.close()
