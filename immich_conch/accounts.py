@@ -299,13 +299,20 @@ class Accounts:
             if shared.mirror is not None:
                 shared.mirror.rest()
             if not self.settings.mirror_keep:
-                shared.sessions.give_back()
+                self._part(shared)
                 return
             shared.parting = self.clock.callLater(self.settings.mirror_keep, self._part, shared)
 
     def _part(self, shared: _Shared) -> None:
         shared.parting = None
-        shared.sessions.give_back()
+
+        async def part() -> None:
+            if shared.mirror is not None:
+                await shared.mirror.quiet()
+            if shared.sessions.deserted:
+                shared.sessions.give_back()
+
+        self._see_out(Deferred.fromCoroutine(part()))
 
     def uploads(self, lease: Lease) -> Uploads:
         """The uploads in flight of a session's user."""
@@ -333,7 +340,10 @@ class Accounts:
                 shared.sessions.leases.remove(lease)
                 shared.idle_since = self.clock.seconds()
                 self._left(shared, lease)
-        goodbye = Deferred.fromCoroutine(lease.immich.log_out())
+        self._see_out(Deferred.fromCoroutine(lease.immich.log_out()))
+
+    def _see_out(self, goodbye: Deferred[Any]) -> None:
+        """Let a stop wait for it."""
         self._goodbyes.add(goodbye)
 
         def gone(result: Any) -> None:
@@ -409,9 +419,10 @@ class Accounts:
                     shared.parting = None
                 if shared.mirror is not None:
                     shared.mirror.rest()
+                    await shared.mirror.quiet()
                 shared.sessions.give_back()
-        for goodbye in list(self._goodbyes):
-            await goodbye
+        while self._goodbyes:
+            await next(iter(self._goodbyes))
 
 
 def _order(found: Found) -> tuple[float, float]:

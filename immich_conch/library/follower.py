@@ -326,6 +326,14 @@ class Follower:
             self._ahead.cancel()
         self._ahead = None
 
+    async def quiet(self) -> None:
+        """Wait until no stream is open: one whose session is logged out would never end."""
+        while self._running is not None and not self._running.done:
+            try:
+                await self._running.wait()
+            except ConchError as error:
+                self._log.debug("the last delta failed: {reason}", reason=error.text)
+
     def _plan(self, pause: float) -> None:
         if self._ahead is None:
             self._ahead = self.clock.callLater(pause, self._go_ahead)

@@ -79,6 +79,10 @@ class Mirror:
         """Take no more deltas but those that somebody waits for."""
         self._follower.rest()
 
+    async def quiet(self) -> None:
+        """Wait until the session that is followed is not in use."""
+        await self._follower.quiet()
+
     # -- a load that is under way ---------------------------------------------------------------
 
     def notes_first(self) -> None:
