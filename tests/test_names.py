@@ -304,6 +304,7 @@ def test_stem_and_extension_make_up_the_name(name: str) -> None:
         pytest.param("IMG.JPG.FILEPART", id="WinSCP, upper case"),
         pytest.param("IMG.jpg.part", id="KIO"),
         pytest.param(".giosaveAB12cd", id="gvfs"),
+        pytest.param(".fuse_hidden0000000300000001", id="libfuse"),
         pytest.param(".IMG.jpg.Ab3dEf", id="rsync over sshfs"),
         pytest.param(".in.IMG.jpg", id="lftp with use-temp-file"),
         pytest.param(".in.IMG.jpg.", id="lftp with use-temp-file and a dot"),

@@ -26,6 +26,9 @@ from immich_conch.library.lookup import Lookup, refuse_hidden
 from immich_conch.library.nodes import AlbumNode, FolderNode
 from immich_conch.library.paths import Path
 
+#: Folders that version control makes wherever it is told to begin; an album of such a name would be
+#: left behind when its files are refused.
+VERSION_CONTROL = frozenset((".bzr", ".git", ".hg", ".svn"))
 #: The lock key of all changes to a user's folders.
 FOLDERS = ("folders",)
 
@@ -152,6 +155,10 @@ class Folders(Lookup):
     def _checked(self, name: str) -> str:
         """A new folder's name; raises BadName."""
         name = names.check_new(name)
+        if name in VERSION_CONTROL:
+            raise Denied(
+                "Version control cannot keep its files here: Immich takes photos only."
+            )
         separator = self.catalog.separator
         if separator and separator in name:
             raise BadName(

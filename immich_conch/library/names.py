@@ -50,6 +50,7 @@ DEFAULT_TEMPORARY = (
     "*.crdownload",  # Chromium
     ".in.*",  # lftp, xfer:use-temp-file
     ".giosave*",  # gvfs, GNOME Files
+    ".fuse_hidden*",  # libfuse, for a file that is removed while a program has it open
     "sed??????",  # sed -i on a mount
 )
 """Names under which clients write what they are going to rename (CLIENTS.md, section 4)."""
