@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
+from rig import rig
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from immich_conch.library.nodes import Info
 from immich_conch.sftp.engine import Engine, _go_on
+from immich_conch.sftp.handles import attributes
 from immich_conch.sftp.longname import HALF_A_YEAR, is_recent, longname
 from immich_conch.sftp.ordering import Request
 from immich_conch.sftp.server import _entry
-from immich_conch.sftp.wire import pack_listed
+from immich_conch.sftp.wire import attributes as wire_attributes
+from immich_conch.sftp.wire import pack_listed, stat_answer
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -137,3 +143,41 @@ def test_a_coroutine_that_nobody_goes_on_with_is_closed(closed: bool) -> None:
         with pytest.raises(RuntimeError):
             rest.throw(RuntimeError())
         assert ended == ["closed"]
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.none() | st.integers(0, 2**64 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_quick_stat_answer_is_byte_for_byte_the_long_one(
+    number: int, size: int | None, mode: int, modified: int
+) -> None:
+    info = Info(mode, size, modified)
+    assert stat_answer(number, size, mode, modified) == wire_attributes(number, attributes(info))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stat_is_quick_where_all_is_known_and_says_nothing_where_it_is_not(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as r:
+        r.album("Rome", r.asset("a.jpg"))
+        r.album("Rome/Old", r.asset("b.jpg"))
+        r.album("Secret", r.asset("c.jpg"), description="#nosync")
+        session = await r.session()
+        glance = session.sftp.glance
+        assert glance(b"/Rome/a.jpg") is None  # nothing is known yet
+        for path in ("/Rome", "/Rome/a.jpg", "Rome//./a.jpg", "/Rome/Old/b.jpg"):
+            told = await session.stat(path)
+            quick = glance(path.encode())
+            assert quick is not None and attributes(quick) == told
+        for path in (b"/", b"/Secret", b"/Secret/c.jpg", b"/Rome/x.jpg", b"/\xff", b"/x/y/z"):
+            assert glance(path) is None
+        handle = await session.open("/Rome/new.jpg")
+        assert glance(b"/Rome/a.jpg") is None  # something is on its way
+        handle.abort()
+        assert glance(b"/Rome/a.jpg") is not None
+        r.clock.advance(60)
+        assert glance(b"/Rome/a.jpg") is None  # too long ago

@@ -111,13 +111,20 @@ class Catalog:
 
     async def known(self) -> Albums:
         """All albums in their folders, fresh within the bound; raises what the refresh raised."""
-        known = self._current()
-        if known is not None and self.clock.seconds() - known.at < self.freshness:
+        known = self.fresh_albums()
+        if known is not None:
             return known
         if self._albums_refresh is None or self._albums_refresh.done:
             self._album_changes.clear()
             self._albums_refresh = Shared.start(self._refresh_albums())
         return await self._albums_refresh.wait()
+
+    def fresh_albums(self) -> Albums | None:
+        """All albums in their folders, if that is known within the bound."""
+        known = self._current()
+        if known is None or self.clock.seconds() - known.at >= self.freshness:
+            return None
+        return known
 
     async def _refresh_albums(self) -> Albums:
         at = self.clock.seconds()
@@ -160,8 +167,8 @@ class Catalog:
     async def folder(self, album_id: str) -> Folder:
         """An album's content, fresh within the bound; raises NotFound or what Immich raised."""
         album = await self.album(album_id)
-        folder = self._folders.get(album_id)
-        if folder is not None and folder.validator == album.validator:
+        folder = self.fresh_folder(album)
+        if folder is not None:
             return folder
         refresh = self._folder_refresh.get(album_id)
         if refresh is None or refresh.done:
@@ -173,6 +180,11 @@ class Catalog:
             if refresh.done and self._folder_refresh.get(album_id) is refresh:
                 del self._folder_refresh[album_id]
                 self._asset_changes.pop(album_id, None)
+
+    def fresh_folder(self, album: Album) -> Folder | None:
+        """The content of an album that is fresh itself, if that is known."""
+        folder = self._folders.get(album.id)
+        return folder if folder is not None and folder.validator == album.validator else None
 
     async def _refresh_folder(self, album: Album) -> Folder:
         listing = await self.source.assets(album)

@@ -156,9 +156,7 @@ class Folders(Lookup):
         """A new folder's name; raises BadName."""
         name = names.check_new(name)
         if name in VERSION_CONTROL:
-            raise Denied(
-                "Version control cannot keep its files here: Immich takes photos only."
-            )
+            raise Denied("Version control cannot keep its files here: Immich takes photos only.")
         separator = self.catalog.separator
         if separator and separator in name:
             raise BadName(

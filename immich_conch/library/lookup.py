@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from attrs import define
 from twisted.logger import Logger
 
-from immich_conch.errors import Denied, MissingPermission, NotFound, Refused
+from immich_conch.errors import BadName, Denied, MissingPermission, NotFound, Refused
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import names
@@ -35,7 +35,7 @@ from immich_conch.library.nodes import (
     clamp_time,
 )
 from immich_conch.library.notes import Notes
-from immich_conch.library.paths import Path
+from immich_conch.library.paths import Path, parse
 from immich_conch.library.pending import IPending, IPendingFile
 from immich_conch.library.removal import Tell, may_delete
 
@@ -148,6 +148,29 @@ class Lookup:
             known = await self.catalog.known()
             return self.root_info(known.updated(known.root))
         return self.info(node)
+
+    def glance(self, raw: bytes) -> Info | None:
+        """What `stat` tells of a folder or a committed file where all of it is known and fresh.
+
+        None says nothing: not of what is on its way, removed or hidden, nor of what is not there.
+        """
+        known = self.catalog.fresh_albums()
+        if known is None or self.pending.busy:
+            return None
+        try:
+            parts = parse(raw).parts
+        except BadName:
+            return None
+        branch, depth = known.walk(parts)
+        if depth == len(parts):
+            node = folder_node(known, branch)
+            return self.info(node) if isinstance(node, FOLDER_NODES) else None
+        album = known.album(branch)
+        if album is None or depth < len(parts) - 1 or is_hidden(album):
+            return None
+        folder = self.catalog.fresh_folder(album)
+        file = None if folder is None else folder.by_key.get(known.key(parts[-1]))
+        return None if file is None else self.info(FileNode(album, file))
 
     async def partial(self, path: Path) -> PendingNode | None:
         """The upload to exactly this path that was cut off, if one is kept."""

@@ -26,6 +26,8 @@ class IPendingFile(Interface):
 class IPending(Interface):
     """The uploads in flight of one user, as all sessions of that user see them."""
 
+    busy = Attribute("Whether anything is on its way, cut off and kept, or removed and held back.")
+
     def find(album_id: str, name: str) -> IPendingFile | None:
         """The file shown under this name (any Unicode form) in this album, if one is in flight."""
 

@@ -39,6 +39,7 @@ from immich_conch.library.nodes import (
     FOLDER_NODES,
     Entries,
     FileNode,
+    Info,
     More,
     PendingNode,
     RootNode,
@@ -150,6 +151,10 @@ class SFTPServer:
     async def getAttrs(self, path: bytes, followLinks: bool) -> Attrs:
         """STAT and LSTAT; there are no links."""
         return attributes(await self.tree.stat(parse(path)))
+
+    def glance(self, path: bytes) -> Info | None:
+        """What `getAttrs` would tell, where that is known now; None says nothing."""
+        return self.tree.glance(path)
 
     def realPath(self, path: bytes) -> bytes:
         """REALPATH: lexical, also for what does not exist."""

@@ -36,6 +36,8 @@ _DATA_HEAD = struct.Struct("!LBLL")  # the same, and the length of the data
 _STATUS_HEAD = struct.Struct("!LBLLL")  # the same, the code and the length of the text
 _FULL_ATTRS = struct.Struct("!LQLLLLL")
 
+_STAT = struct.Struct("!LBLLQLLLLL")  # a head, and as _FULL_ATTRS
+_STAT_NO_SIZE = struct.Struct("!LBLLLLLLL")
 _LISTED_NO_SIZE = struct.Struct("!LLLLLL")
 
 _MAX32 = 2**32 - 1
@@ -192,6 +194,14 @@ def pack_listed(name: bytes, longname: bytes, size: int | None, mode: int, mtime
     else:
         attrs = _FULL_ATTRS.pack(_FULL_FLAGS, size, 0, 0, mode, mtime, mtime)
     return b"".join((lengths[0], name, lengths[1], longname, attrs))
+
+
+def stat_answer(request_id: int, size: int | None, mode: int, mtime: int) -> bytes:
+    """As `attributes` for what a STAT tells; the numbers have to fit, as for `pack_listed`."""
+    if size is None:
+        flags = _FULL_FLAGS & ~FILEXFER_ATTR_SIZE
+        return _STAT_NO_SIZE.pack(29, FXP_ATTRS, request_id, flags, 0, 0, mode, mtime, mtime)
+    return _STAT.pack(37, FXP_ATTRS, request_id, _FULL_FLAGS, size, 0, 0, mode, mtime, mtime)
 
 
 def data_head(request_id: int, size: int) -> bytes:
