@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rig import EDIT, TAKEN, VERSIONS, Rig, Session, jpeg, raises, rig
+from rig import EDIT, TAKEN, VERSIONS, Rig, Session, jpeg, raises, rig, until
 from twisted.internet.defer import Deferred, gatherResults
 
 from immich_conch.demo.entities import Asset, Note
@@ -65,6 +65,30 @@ def web_note(asset: Asset, value: dict[str, Any]) -> None:
 async def times(session: Session, path: str) -> dict[str, int]:
     """Names and times of a folder."""
     return {name: attrs["mtime"] for name, attrs in (await session.ls(path)).items()}
+
+
+@everywhere
+@by_both
+@pytest_twisted.ensureDeferred
+async def test_a_look_that_took_long_does_not_bring_an_old_name_back(
+    tmp_path: Path, version: str, by: str
+) -> None:
+    # The check at CLOSE reads what is noted; by the time it has the answer there may be more.
+    async with rig(tmp_path, version) as r:
+        asset = r.asset("a.jpg")
+        r.album("Rome", asset)
+        session, other = await enter(r, by), await enter(r, by)
+        await session.mv("/Rome/a.jpg", "/Rome/b.jpg")
+        handle = await other.open("/Rome/c.jpg")
+        handle.writeChunk(0, jpeg("a.jpg"))
+        r.demo.faults.add("slow", method="GET", route="/assets/{id}/metadata", rate=1000)
+        closed = handle.close()
+        await until(lambda: not r.demo.faults._waiting)
+        await session.mv("/Rome/b.jpg", "/Rome/d.jpg")
+        await closed
+        assert "d.jpg" in await session.ls("/Rome")
+        assert await session.get("/Rome/d.jpg") == jpeg("a.jpg")
+        await r.settled()
 
 
 # -- renaming -------------------------------------------------------------------------------------

@@ -46,18 +46,25 @@ class Notes:
         return asset.owner_id == immich.user.id and all(map(immich.allowed, PERMISSIONS))
 
     async def read(self, immich: IImmich, asset: Asset) -> Value | None:
-        """What is noted of an asset now; None for what cannot be read."""
+        """What is noted of an asset now; None for what cannot be read.
+
+        Callers hold the asset's lock: the catalogs are told, and must not be told what was so
+        before a change that they have.
+        """
         if asset.owner_id != immich.user.id or not immich.allowed(PERMISSIONS[0]):
             return None
-        value = (await immich.get_metadata(asset.id)).get(metadata.KEY)
+        value = await self._value(immich, asset)
         self.noted(asset.id, value)
         return value
 
+    async def _value(self, immich: IImmich, asset: Asset) -> Value | None:
+        return (await immich.get_metadata(asset.id)).get(metadata.KEY)
+
     async def keepable(self, immich: IImmich, asset: Asset) -> bool:
         """Whether a name or time of its own can be noted, for all that is known now."""
-        if not self.writable(immich, asset):
-            return False
-        return metadata.understood(await self.read(immich, asset))
+        return self.writable(immich, asset) and metadata.understood(
+            await self._value(immich, asset)
+        )
 
     async def write(
         self, immich: IImmich, asset: Asset, before: Value | None, after: Value | None

@@ -148,7 +148,8 @@ def test_a_sync_after_which_nothing_was_changed_transfers_nothing(
     write(here / "Rome" / "changed.jpg", photo(700), 1.4e9)
     moved = len(renamed) + 2
     done = sync("sync", "here", "there:")
-    assert (done.transfers, done.errors) == (moved + len(touched) + 2 * len(copied) + 1, 0)
+    # What was touched is compared by hash and only gets its time set.
+    assert (done.transfers, done.errors) == (moved + 2 * len(copied) + 1, 0)
     assert done.deletes == moved + len(removed)
     # Nothing but the new file was not in Immich.
     assert uploads(world) == before + 1

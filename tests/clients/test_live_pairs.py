@@ -10,7 +10,7 @@ import pytest
 from harness import User, World, eventually
 from live_halves import motion, still
 from openssh import OpenSSH
-from test_rclone import Rclone, programs  # noqa: F401  (a fixture)
+from rclone import Rclone
 
 COUNT = 3
 TAKEN = 1_500_000_000
@@ -42,7 +42,7 @@ def linked(world: World, user: User, count: int = COUNT) -> None:
 
 @pytest.mark.parametrize("which", ["installed", "new"])
 def test_rclone_sync_finds_nothing_to_do_after_the_link(
-    programs: Callable[[str], str],  # noqa: F811
+    programs: Callable[[str], str],
     which: str,
     world: World,
     user: User,
