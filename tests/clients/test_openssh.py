@@ -27,7 +27,7 @@ def test_albums_are_folders_and_assets_files(openssh: OpenSSH, world: World, use
     listing = openssh.sftp(world.later, user, "ls -l\nls -la Summer\nls -n Summer/a.jpg").stdout
     assert "drwxr-xr-x" in listing
     assert "Winter" in listing
-    line, _ = [line for line in listing.splitlines() if line.endswith(" Summer/a.jpg")]
+    line, *_ = [line for line in listing.splitlines() if line.endswith(" Summer/a.jpg")]
     assert line.startswith("-rw-r--r--")
     assert line.split()[4] == "4321"
     assert "Sep 13  2020" in line
