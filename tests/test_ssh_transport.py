@@ -358,8 +358,8 @@ def test_small_answers_pass_a_full_tcp_buffer(link: Link) -> None:
 
 
 def test_trap_14_conchs_own_lists_stay_as_they_are(link: Link) -> None:
-    assert b"3des-cbc" not in link.server.supportedCiphers
+    assert b"3des-cbc" not in link.server.algorithms.ciphers
     assert b"3des-cbc" in SSHServerTransport.supportedCiphers
-    assert b"ssh-rsa" not in link.server.supportedPublicKeys
-    assert b"zlib" not in link.server.supportedCompressions
+    assert b"ssh-rsa" not in link.server.algorithms.host_keys
+    assert b"zlib" not in link.server.algorithms.compressions
     assert link.server.ourVersionString == b"SSH-2.0-immich-conch"
