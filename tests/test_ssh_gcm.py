@@ -111,10 +111,7 @@ class Conch(SSHTransportBase):
         self.currentEncryptions.setKeys(IV, KEY, IV, KEY, INTEGRITY, INTEGRITY)
         self.gotVersion = True
         self.got: list[bytes] = []
-        self.makeConnection(StringTransport())
-
-    def connectionMade(self) -> None:
-        pass
+        self.transport = StringTransport()
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         self.got.append(bytes((messageNum,)) + payload)

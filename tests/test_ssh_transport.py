@@ -6,7 +6,7 @@ The client is Conch's own client transport, joined to the server in memory.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -74,12 +74,14 @@ class _Listener(SSHService):
 class Link:
     """A client and a server, and the bytes between them."""
 
+    make_client: Callable[[], Any] = Client
+
     def __init__(self, world: World, keys: Any, **options: Any) -> None:
         self.world = world
         self.clock = Clock()
         self.factory = world.factory(keys, self.clock, **options)
         self.server: Any = self.factory.buildProtocol(None)
-        self.client = Client()
+        self.client: Any = type(self).make_client()
         self.up, self.down = Socket(), Socket()
         self.server.makeConnection(self.down)
         self.client.makeConnection(self.up)
