@@ -35,6 +35,7 @@ _LEAST_PADDING = 4
 _PLAIN_BLOCK = 8
 _AES_BLOCK = 16
 _TAG_BYTES = 16
+_BYTES = [bytes((number,)) for number in range(256)]
 _UINT32 = struct.Struct("!L")
 
 
@@ -92,7 +93,7 @@ class Plain:
     def seal(self, sequence: int, size: int, pieces: Sequence[Piece]) -> tuple[bytes, ...]:
         """A packet with padding of zeros."""
         padding = _padding(5 + size, _PLAIN_BLOCK)
-        head = _UINT32.pack(1 + size + padding) + bytes((padding,))
+        head = _UINT32.pack(1 + size + padding) + _BYTES[padding]
         return (b"".join((head, *pieces, bytes(padding))),)
 
     def length(self, data: memoryview) -> int:
@@ -129,7 +130,7 @@ class Gcm:
         """The length, and in one call the rest."""
         padding = _padding(1 + size, _AES_BLOCK)
         head = _UINT32.pack(1 + size + padding)
-        body = b"".join((bytes((padding,)), *pieces, urandom(padding)))
+        body = b"".join((_BYTES[padding], *pieces, urandom(padding)))
         return head, self._aead.encrypt(self._nonce(), body, head)
 
     def length(self, data: memoryview) -> int:
@@ -186,7 +187,7 @@ class MacThenCtr:
     def seal(self, sequence: int, size: int, pieces: Sequence[Piece]) -> tuple[bytes, ...]:
         """The encrypted packet and the MAC of the plain one."""
         padding = _padding(5 + size, _AES_BLOCK)
-        head = _UINT32.pack(1 + size + padding) + bytes((padding,))
+        head = _UINT32.pack(1 + size + padding) + _BYTES[padding]
         packet = b"".join((head, *pieces, urandom(padding)))
         return self._cipher.update(packet), self._mac.of(sequence, packet)
 
@@ -219,7 +220,7 @@ class CtrThenMac:
         """The length, the rest encrypted, and the MAC of both."""
         padding = _padding(1 + size, _AES_BLOCK)
         head = _UINT32.pack(1 + size + padding)
-        body = self._cipher.update(b"".join((bytes((padding,)), *pieces, urandom(padding))))
+        body = self._cipher.update(b"".join((_BYTES[padding], *pieces, urandom(padding))))
         return head, body, self._mac.of(sequence, head, body)
 
     def length(self, data: memoryview) -> int:

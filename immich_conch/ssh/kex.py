@@ -42,11 +42,13 @@ if TYPE_CHECKING:
 else:
     _ServerTransport = SSHServerTransport
 
-REKEY_PACKETS = 2**31
 REKEY_BYTES = 2**36
 REKEY_SECONDS = 3600.0
-"""When we ask for new keys, whichever comes first in either direction: RFC 4344, section 3.1 (its
-2^32 blocks of 16 bytes are the 64 GiB) and RFC 4253, section 9."""
+"""When we ask for new keys, whichever comes first in either direction: RFC 4344, section 3.2 (its
+2^32 blocks of 16 bytes are the 64 GiB) and RFC 4253, section 9.  The 2^31 packets of RFC 4344,
+section 3.1 are more than 64 GiB: with length, padding and MAC no packet is below 36 bytes."""
+
+_OVERHEAD_BYTES = 32  # what a packet has besides its payload, at least
 
 REKEY_DEADLINE = 600.0
 """Seconds for a key exchange asked for by us.  Megabytes may be on a slow way before the answer."""
@@ -61,6 +63,7 @@ MAX_IDENTIFICATION = 255
 _FIRST_KEX_METHOD_MESSAGE = 30
 _FIRST_SERVICE_MESSAGE = 50
 _NOT_IN_KEX = (5, 6, 7)
+_NUMBERS = [bytes((number,)) for number in range(256)]
 _GEX = b"group-exchange"
 _EXT_INFO_CLIENT, _EXT_INFO_SERVER = b"ext-info-c", b"ext-info-s"
 
@@ -84,7 +87,7 @@ class KeyExchange(_ServerTransport):
         self._secured = False
         self._due: frozenset[int] = frozenset()
         self._agreed: Agreement
-        self._bytes_in = self._bytes_out = self._packets_out = 0
+        self._bytes_in = self._bytes_out = 0
         self._kex_timer: IDelayedCall | None = None
         # Nothing but key exchange goes out before the first one is over.
         self._blockedByKeyExchange: list[tuple[int, tuple[Piece, ...]]] | None = []
@@ -140,18 +143,17 @@ class KeyExchange(_ServerTransport):
             blocked.append((number, tuple(pieces)))
             return
         self._seal(number, pieces)
-        if self._bytes_out > self.factory.rekey_bytes or (
-            self._packets_out >= self.factory.rekey_packets
-        ):
+        if self._bytes_out > self.factory.rekey_bytes:
             self.rekey()
 
     def _seal(self, number: int, pieces: Sequence[Piece]) -> None:
-        size = 1 + sum(map(len, pieces))
+        size = 1
+        for piece in pieces:
+            size += len(piece)
         sequence = self.outgoingPacketSequence
         self.outgoingPacketSequence = (sequence + 1) & 0xFFFFFFFF
-        self._packets_out += 1
-        self._bytes_out += size
-        self.transport.writeSequence(self._sealer.seal(sequence, size, (bytes((number,)), *pieces)))
+        self._bytes_out += size + _OVERHEAD_BYTES
+        self.transport.writeSequence(self._sealer.seal(sequence, size, (_NUMBERS[number], *pieces)))
 
     def sendUnimplemented(self) -> None:
         """Say that the message just read is not known, by its number (RFC 4253, section 11.4)."""
@@ -182,9 +184,7 @@ class KeyExchange(_ServerTransport):
 
     def _rekey_if_due(self) -> None:
         """By what has come in; what goes out is counted where it goes."""
-        if self._bytes_in > self.factory.rekey_bytes or (
-            self._reader.packets >= self.factory.rekey_packets
-        ):
+        if self._bytes_in > self.factory.rekey_bytes:
             self.rekey()
 
     def _too_slow(self) -> None:
@@ -271,7 +271,7 @@ class KeyExchange(_ServerTransport):
         self._due = frozenset((MSG_NEWKEYS,))
         self._seal(MSG_NEWKEYS, ())
         self._sealer = self._agreed.suite_out.keyed(iv_out, key_out, mac_out)
-        self._packets_out = self._bytes_out = 0
+        self._bytes_out = 0
         if self._strict:
             self.outgoingPacketSequence = 0
         blocked, self._blockedByKeyExchange = self._blockedByKeyExchange, None

@@ -21,14 +21,12 @@ _LEAST_PADDING = 4
 class PacketReader:
     """The packets of one peer.  `take` bytes, then call `next` until there is none.
 
-    After `next` the payload is `plain[start:end]`.  `sequence` is the number of the next packet,
-    `packets` how many came with the present keys.
+    After `next` the payload is `plain[start:end]`.  `sequence` is the number of the next packet.
     """
 
     def __init__(self) -> None:
         self.limit = BEFORE_LOGIN_BYTES
         self.sequence = 0
-        self.packets = 0
         self.start = self.end = 0
         self._data = memoryview(b"")
         self._at = 0
@@ -46,7 +44,6 @@ class PacketReader:
         """What comes from now on is protected by new keys."""
         self._opener = opener
         self._need = opener.first
-        self.packets = 0
 
     def take(self, data: bytes) -> None:
         """Bytes that have come; `next` is to be called until nothing is left of those before."""
@@ -83,7 +80,6 @@ class PacketReader:
         self._length = 0
         self._need = self._opener.first
         self.sequence = (self.sequence + 1) & 0xFFFFFFFF
-        self.packets += 1
         start = self._opener.start
         padding = plain[start]
         self.start, self.end = start + 1, len(plain) - padding

@@ -36,7 +36,7 @@ from zope.interface import implementer
 
 from immich_conch.ssh.algorithms import Algorithms
 from immich_conch.ssh.ciphers import BadMac, Piece
-from immich_conch.ssh.kex import REKEY_BYTES, REKEY_PACKETS, REKEY_SECONDS, KeyExchange
+from immich_conch.ssh.kex import REKEY_BYTES, REKEY_SECONDS, KeyExchange
 from immich_conch.ssh.packets import AFTER_LOGIN_BYTES
 from immich_conch.ssh.primes import PRIMES
 from immich_conch.ssh.quiet import QuietLogger
@@ -341,7 +341,6 @@ class Factory(_SSHFactory):
         max_attempts: int = MAX_ATTEMPTS,
         max_channels: int = MAX_CHANNELS,
         window: int = WINDOW_BYTES,
-        rekey_packets: int = REKEY_PACKETS,
         rekey_bytes: int = REKEY_BYTES,
         rekey_seconds: float = REKEY_SECONDS,
         connection_opened: Callable[[Transport], None] = _nothing,
@@ -356,7 +355,6 @@ class Factory(_SSHFactory):
         self.login_deadline = login_deadline
         self.failure_delay = failure_delay
         self.max_attempts = max_attempts
-        self.rekey_packets = rekey_packets
         self.rekey_bytes = rekey_bytes
         self.rekey_seconds = rekey_seconds
         self.connection_opened = connection_opened
