@@ -13,6 +13,7 @@ from pathlib import Path
 MEASURES = {
     "catalog": "benchmarks.catalog",
     "memory": "benchmarks.mirror_memory",
+    "transport": "benchmarks.transport",
 }
 RESULTS = Path(__file__).with_name("results")
 

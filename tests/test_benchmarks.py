@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as every
-from benchmarks import catalog, mirror_memory, raw
+from benchmarks import catalog, mirror_memory, raw, transport
 from benchmarks.clients import expect, quoted
 from benchmarks.fit import NoPlot, fit, need_matplotlib
 from benchmarks.libraries import copy_of, put_file
@@ -397,4 +397,19 @@ def test_options_of_no_measure_are_refused(
 
 
 def test_every_measure_is_there() -> None:
-    assert set(every.MEASURES.values()) == {catalog.__name__, mirror_memory.__name__}
+    there = {catalog.__name__, mirror_memory.__name__, transport.__name__}
+    assert set(every.MEASURES.values()) == there
+
+
+@pytest.mark.parametrize("size", transport.MOVED)
+def test_packets_are_measured_with_each_suite(size: int) -> None:
+    for suite in transport.SUITES:
+        for row in transport.rows(suite, size, size * 40, 1):
+            assert [series.values[0] > 0 for series in row.series] == [True, True]
+
+
+def test_bytes_that_do_not_arrive_are_no_measurement() -> None:
+    suite = transport.SUITES[0]
+    stream = transport.stream_of(suite, 64, 640)
+    with pytest.raises(RuntimeError, match="640 bytes of 704"):
+        transport.ours(suite).into(stream, 704)

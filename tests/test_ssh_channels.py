@@ -106,6 +106,9 @@ class Wire:
         wire.sent.clear()
         return wire
 
+    def send_pieces(self, number: int, pieces: Any) -> None:
+        self.sendPacket(number, b"".join(pieces))
+
     def sendPacket(self, number: int, payload: bytes) -> None:
         self.sent.append((number, payload))
 

@@ -1,16 +1,27 @@
-"""Which algorithms this server offers, in order of preference.
+"""Which algorithms this server offers, in order of preference, and which of them are agreed on.
 
 Conch's own lists hold 3DES, CBC, MD5, SHA-1 and DSS.  A list here is a frozen value that the
 factory puts on each transport it builds; Conch's classes, which other servers in the process may
 use, are never changed.
+
+It is the client's order that decides (RFC 4253, section 7.1), and OpenSSH before 10.0, PuTTY,
+paramiko and others put AES-CTR before AES-GCM.  KEXINIT may be sent once the peer's identification
+has been read, so for clients that are known to send theirs without waiting ours is sent in answer
+to it, without what they would prefer to the fastest they have.  A list of GCM alone would do as
+well, and would lock out who has configured something else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable, Sequence
+from itertools import takewhile
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.conch.ssh.transport import SSHServerTransport
+
+from immich_conch.ssh.ciphers import CTR_KEYS, GCM, MACS, QUICK_MACS, Suite
+from immich_conch.ssh.wire import Reader
 
 _KEY_EXCHANGES = (
     b"mlkem768x25519-sha256",
@@ -30,6 +41,97 @@ _SIGNATURES = {
 }
 """Format of a host key -> how it signs; `ssh-rsa` as a signature is SHA-1 and not among them."""
 
+STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
+STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
+"""Strict key exchange, OpenSSH's PROTOCOL, section 1.10: what stops the Terrapin attack."""
+
+_SPEAKS_FIRST = re.compile(
+    rb"SSH-2\.0-(OpenSSH_\d\.|paramiko_|PuTTY_|WinSCP_|FileZilla_|JSCH[-_]|SSHJ_|APACHE-SSHD-)"
+)
+"""Identifications of clients that send KEXINIT without waiting, and like CTR better than GCM."""
+
+
+def speaks_first(identification: bytes) -> bool:
+    """Whether waiting for this client's KEXINIT is safe, and worth it.
+
+    From 10.0 on OpenSSH has GCM before CTR, and is spared the round trip.
+    """
+    return _SPEAKS_FIRST.match(identification) is not None
+
+
+@frozen
+class Offer:
+    """What the client's KEXINIT offers: RFC 4253, section 7.1."""
+
+    key_exchanges: tuple[bytes, ...]
+    host_keys: tuple[bytes, ...]
+    ciphers_in: tuple[bytes, ...]
+    ciphers_out: tuple[bytes, ...]
+    macs_in: tuple[bytes, ...]
+    macs_out: tuple[bytes, ...]
+    compressions_in: tuple[bytes, ...]
+    compressions_out: tuple[bytes, ...]
+    #: Whether a packet with a guess follows.
+    guesses: bool
+
+    @classmethod
+    def parse(cls, packet: bytes) -> Offer:
+        """Read it; raises PacketError."""
+        fields = Reader(packet)
+        fields.skip(16)
+
+        def names() -> tuple[bytes, ...]:
+            return tuple(fields.string().split(b","))
+
+        lists = [names() for _ in range(8)]
+        names(), names()  # languages
+        guesses = fields.boolean()
+        fields.uint32()
+        kex, keys, ciphers_in, ciphers_out, macs_in, macs_out, into, out = lists
+        return cls(kex, keys, ciphers_in, ciphers_out, macs_in, macs_out, into, out, guesses)
+
+
+@frozen
+class Agreement:
+    """What is used from the next NEWKEYS on."""
+
+    key_exchange: bytes
+    host_key: bytes
+    suite_in: Suite
+    suite_out: Suite
+    #: Whether a guess that follows is wrong and to be dropped.
+    wrong_guess: bool
+
+
+def _first(theirs: Sequence[bytes], ours: Sequence[bytes]) -> bytes | None:
+    """The client's first that we have, too."""
+    return next((name for name in theirs if name in ours), None)
+
+
+def _without_slower(
+    ours: tuple[bytes, ...], quick: Container[bytes], into: Sequence[bytes], out: Sequence[bytes]
+) -> tuple[bytes, ...]:
+    """Our list without what the client would take before a quick one that it has."""
+    shared = {name for name in ours if name in quick and name in into and name in out}
+    if not shared:
+        return ours
+    before = {
+        name
+        for theirs in (into, out)
+        for name in takewhile(lambda name: name not in shared, theirs)
+    }
+    return tuple(name for name in ours if name not in before)
+
+
+def _suite(ciphers: Sequence[bytes], macs: Sequence[bytes], ours: Algorithms) -> Suite | None:
+    cipher = _first(ciphers, ours.ciphers)
+    if cipher is None:
+        return None
+    if cipher in GCM:
+        return Suite(cipher, b"")  # OpenSSH's PROTOCOL, section 1.6: the MACs need not match
+    mac = _first(macs, ours.macs)
+    return None if mac is None else Suite(cipher, mac)
+
 
 @frozen
 class Algorithms:
@@ -37,8 +139,8 @@ class Algorithms:
 
     key_exchanges: tuple[bytes, ...]
     host_keys: tuple[bytes, ...]
-    ciphers: tuple[bytes, ...] = (b"aes128-ctr", b"aes192-ctr", b"aes256-ctr")
-    macs: tuple[bytes, ...] = (b"hmac-sha2-256", b"hmac-sha2-512")
+    ciphers: tuple[bytes, ...] = (*GCM, *CTR_KEYS)
+    macs: tuple[bytes, ...] = tuple(MACS)
     compressions: tuple[bytes, ...] = (b"none",)
 
     @classmethod
@@ -52,3 +154,32 @@ class Algorithms:
                 name for kind, names in _SIGNATURES.items() if kind in formats for name in names
             ),
         )
+
+    def suited(self, offer: Offer) -> Algorithms:
+        """The lists with which this client lands on the fastest that it has."""
+        return evolve(
+            self,
+            ciphers=_without_slower(self.ciphers, GCM, offer.ciphers_in, offer.ciphers_out),
+            macs=_without_slower(self.macs, QUICK_MACS, offer.macs_in, offer.macs_out),
+        )
+
+    def agree(self, offer: Offer) -> Agreement | None:
+        """What both sides have, by the client's order; None if a part has no match."""
+        key_exchange = _first(offer.key_exchanges, self.key_exchanges)
+        host_key = _first(offer.host_keys, self.host_keys)
+        into = _suite(offer.ciphers_in, offer.macs_in, self)
+        out = _suite(offer.ciphers_out, offer.macs_out, self)
+        compressions = (offer.compressions_in, offer.compressions_out)
+        if (
+            key_exchange is None
+            or host_key is None
+            or into is None
+            or out is None
+            or not all(_first(names, self.compressions) for names in compressions)
+        ):
+            return None
+        right = (
+            offer.key_exchanges[0] == self.key_exchanges[0]
+            and offer.host_keys[0] == self.host_keys[0]
+        )
+        return Agreement(key_exchange, host_key, into, out, offer.guesses and not right)

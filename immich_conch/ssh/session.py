@@ -9,6 +9,7 @@ avatar or says that there is no shell; what the subsystem speaks is not known he
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.conch.error import ConchError
@@ -60,6 +61,7 @@ SMALLEST_PEER_PACKET = 1024
 
 # RFC 4250, section 4.1.2: numbers of the user authentication, to be ignored once it is over.
 _AUTH_MESSAGES = range(50, 80)
+_DATA_HEAD = struct.Struct("!LL")  # the channel and the data's length
 _CHANNEL_MESSAGES = range(MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_FAILURE + 1)
 
 
@@ -99,6 +101,18 @@ class Connection(_Connection):
                 super().packetReceived(messageNum, packet)
         elif messageNum not in _AUTH_MESSAGES:
             self.transport.sendUnimplemented()
+
+    def channel_data(self, plain: bytes, at: int, end: int) -> None:
+        """Take `plain[at:end]`, a MSG_CHANNEL_DATA, with a single copy; raises PacketError."""
+        if end - at >= _DATA_HEAD.size:
+            number, size = _DATA_HEAD.unpack_from(plain, at)
+            at += _DATA_HEAD.size
+            channel = self.channels.get(number)
+            if channel is not None and at + size <= end:
+                self._data(channel, plain[at : at + size], channel.dataReceived)
+                return
+            at -= _DATA_HEAD.size
+        self.packetReceived(MSG_CHANNEL_DATA, plain[at:end])
 
     def _for_channel(self, number: int, channel: SessionChannel, fields: Reader) -> None:
         if number == MSG_CHANNEL_DATA:
@@ -196,7 +210,7 @@ class Connection(_Connection):
         """Send pieces that together fit the peer's window and packet as one message."""
         size = sum(map(len, pieces))
         head = self.channelsToRemoteChannel[channel].to_bytes(4, "big") + size.to_bytes(4, "big")
-        self.transport.sendPacket(MSG_CHANNEL_DATA, b"".join((head, *pieces)))
+        self.transport.send_pieces(MSG_CHANNEL_DATA, (head, *pieces))
 
     def adjustWindow(self, channel: SessionChannel, bytesToAdd: int) -> None:
         """Let the peer send more; as Conch's, without a log event each time."""

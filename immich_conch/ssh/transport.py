@@ -1,25 +1,26 @@
 """The SSH transport of one connection, and the factory that makes it.
 
-Conch's server transport with its traps closed: algorithm lists of its own, a deadline until the
-client has logged in, messages taken only where the protocol allows them, one log line for a
-peer's nonsense, and a TCP buffer that pushes back.  It knows services, not users or files.
+Conch's server transport with its traps closed: a deadline until the client has logged in, one log
+line for a peer's nonsense, turns for who sends a lot, and a TCP buffer that pushes back.  What
+packets look like and when keys are changed is in `kex`.  It knows services, not users or files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.conch.ssh.connection import MSG_CHANNEL_DATA
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.transport import (
     DISCONNECT_BY_APPLICATION,
+    DISCONNECT_MAC_ERROR,
     DISCONNECT_PROTOCOL_ERROR,
     DISCONNECT_SERVICE_NOT_AVAILABLE,
     MSG_DISCONNECT,
     MSG_SERVICE_ACCEPT,
-    SSHServerTransport,
 )
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import (
@@ -34,6 +35,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from immich_conch.ssh.algorithms import Algorithms
+from immich_conch.ssh.ciphers import BadMac, Piece
+from immich_conch.ssh.kex import REKEY_BYTES, REKEY_SECONDS, KeyExchange
+from immich_conch.ssh.packets import AFTER_LOGIN_BYTES
 from immich_conch.ssh.primes import PRIMES
 from immich_conch.ssh.quiet import QuietLogger
 from immich_conch.ssh.session import MAX_CHANNELS, WINDOW_BYTES, Connection
@@ -42,10 +46,9 @@ from immich_conch.ssh.wire import PacketError, Reader, string
 
 if TYPE_CHECKING:
     # Conch's classes are hardly annotated: to the type checker what we override is untyped.
-    _ServerTransport = Any
     _SSHFactory = Any
 else:
-    _ServerTransport, _SSHFactory = SSHServerTransport, SSHFactory
+    _SSHFactory = SSHFactory
 
 LOGIN_DEADLINE = 60.0
 """Seconds from the TCP connection to a finished log-in; half of OpenSSH's LoginGraceTime."""
@@ -64,16 +67,17 @@ PACKET_COST_BYTES = 64
 """What may be said on top of a full TCP connection or inside a key exchange, and what a packet
 counts besides its payload."""
 
-# RFC 4250, section 4.1.2: 30-49 belong to the key exchange, 50 and above to services.
-_FIRST_KEX_METHOD_MESSAGE = 30
-_FIRST_SERVICE_MESSAGE = 50
-_GROUP_EXCHANGE_MESSAGES = (32, 34)
+PACKETS_A_TURN = 256
+"""What one connection may have handled before the others have their turn.  A read of TCP holds
+eight packets of 32 KiB, and seven thousand of the smallest."""
+
+_FIRST_SERVICE_MESSAGE = 50  # RFC 4250, section 4.1.2
 _LAST_WORDS = (10, 11)
 """Reasons with which clients end a connection in peace: "connection lost", "by application"."""
 
 
 @implementer(IPushProducer)
-class Transport(_ServerTransport):
+class Transport(KeyExchange):
     """One client's connection.
 
     `attempts` counts failed log-ins over the whole connection; `peer` is the address as text.
@@ -86,15 +90,15 @@ class Transport(_ServerTransport):
     service: Any
 
     def __init__(self) -> None:
+        super().__init__()
         self.attempts = 0
         self.peer = "unknown"
         self._ended = False
         self._counted = False
         self._tcp_full = False
         self._unsent = 0
-        self._kex_received = False
-        self._keys_ready = False
         self._timer: IDelayedCall | None = None
+        self._turn: IDelayedCall | None = None
 
     # -- the connection's life
 
@@ -108,18 +112,18 @@ class Transport(_ServerTransport):
         tcp.bufferSize = TCP_BUFFER_BYTES
         tcp.registerProducer(self, True)
         self._timer = self.factory.clock.callLater(self.factory.login_deadline, self._too_late)
-        super().connectionMade()
+        tcp.write(self.ourVersionString + b"\r\n")
         self._counted = True
         self.factory.connection_opened(self)
 
     def authenticated(self) -> None:
-        """The client has logged in: the deadline no longer counts."""
+        """The client has logged in: the deadline no longer counts, packets may be larger."""
         self._stop_timer()
+        self._reader.limit = AFTER_LOGIN_BYTES
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Stop the service, log the avatar out, tell whoever counts."""
-        self._ended = True
-        self._stop_timer()
+        self._end_reading()
         if self.service is not None:
             self.service.serviceStopped()
             self.service = None
@@ -138,6 +142,16 @@ class Transport(_ServerTransport):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+    def _end_reading(self) -> None:
+        """Nothing of the peer is read from now on, and no timer runs."""
+        self._ended = True
+        self._reader.clear()
+        self._stop_timer()
+        self._stop_kex_timer()
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.cancel()
 
     # -- ending it
 
@@ -168,9 +182,7 @@ class Transport(_ServerTransport):
 
     def _close(self) -> None:
         """Flush what is written and close the TCP connection, by force if need be."""
-        self._ended = True
-        self.buf = b""
-        self._stop_timer()
+        self._end_reading()
         # Twisted does not close a connection while somebody still promises to produce for it.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -180,21 +192,45 @@ class Transport(_ServerTransport):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes, unless the connection is on its way out."""
-        if not self._ended:
-            super().dataReceived(data)
+        if not self._ended and not self.gotVersion:
+            data = self._identify(data)
+        if not self._ended and data:
+            self._bytes_in += len(data)
+            self._reader.take(data)
+            if self._turn is None:
+                self._read()
 
-    def getPacket(self) -> bytes | None:
-        """The next packet, or None.  An empty one would stop Conch's loop with bytes to spare."""
-        if self._ended:
-            return None
-        packet: bytes | None = super().getPacket()
-        if packet == b"":
-            self._end(DISCONNECT_PROTOCOL_ERROR, b"an empty packet")
-            return None
-        return packet
+    def _read(self) -> None:
+        """Handle the packets that are there, as many as make a turn."""
+        reader = self._reader
+        try:
+            for _ in range(PACKETS_A_TURN):
+                plain = reader.next()
+                if plain is None:
+                    self._rekey_if_due()
+                    return
+                start, end = reader.start, reader.end
+                if plain[start] == MSG_CHANNEL_DATA and isinstance(self.service, Connection):
+                    self.service.channel_data(plain, start + 1, end)
+                else:
+                    self.dispatchMessage(plain[start], plain[start + 1 : end])
+                if self._ended:
+                    return
+        except BadMac as error:
+            self._end(DISCONNECT_MAC_ERROR, str(error).encode("utf-8"))
+        except PacketError as error:
+            self._end(DISCONNECT_PROTOCOL_ERROR, str(error).encode("utf-8"))
+        else:
+            self.transport.pauseProducing()
+            self._turn = self.factory.clock.callLater(0, self._next_turn)
 
-    def sendPacket(self, messageType: int, payload: bytes) -> None:
-        """Send a packet; after a disconnect nothing is sent any more.
+    def _next_turn(self) -> None:
+        self._turn = None
+        self.transport.resumeProducing()
+        self._read()
+
+    def send_pieces(self, number: int, pieces: Sequence[Piece]) -> None:
+        """Send a message; after a disconnect nothing is sent any more.
 
         Channels hold their data back while nothing leaves, so what is sent then are answers to
         small messages; a peer that asks on and never listens is cut off.
@@ -202,60 +238,27 @@ class Transport(_ServerTransport):
         if self._ended:
             return
         if self._tcp_full or self._blockedByKeyExchange is not None:
-            self._unsent += len(payload) + PACKET_COST_BYTES
+            self._unsent += sum(map(len, pieces)) + PACKET_COST_BYTES
             if self._unsent > MAX_UNSENT_BYTES:
-                self._ended = True
                 self._log.info("{peer}: takes no answers, cutting it off", peer=self.peer)
-                self._stop_timer()
+                self._end_reading()
                 self.transport.abortConnection()
                 return
-        super().sendPacket(messageType, payload)
+        super().send_pieces(number, pieces)
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         """Hand a message on; whatever is wrong with it ends the connection with one line."""
         if self._ended:
             return
-        if messageNum >= _FIRST_SERVICE_MESSAGE:
-            try:
-                super().dispatchMessage(messageNum, payload)
-            except PacketError as error:
-                self._end(DISCONNECT_PROTOCOL_ERROR, str(error).encode("utf-8"))
-            return
-        if messageNum >= _FIRST_KEX_METHOD_MESSAGE and not self._kex_message_due(messageNum):
-            self._end(DISCONNECT_PROTOCOL_ERROR, b"a key exchange message out of place")
-            return
         try:
             super().dispatchMessage(messageNum, payload)
         except Exception as error:
+            if messageNum >= _FIRST_SERVICE_MESSAGE and not isinstance(error, PacketError):
+                raise
             # Below the services there is only Conch's code and the peer's bytes, and Conch
             # reports bad bytes by whatever exception they run into.
             text = str(error) if isinstance(error, PacketError) else type(error).__name__
             self._end(DISCONNECT_PROTOCOL_ERROR, f"bad message {messageNum}: {text}".encode())
-
-    def _kex_message_due(self, number: int) -> bool:
-        """Whether a message of a key exchange method may come now, and belongs to the method."""
-        if not self._kex_received or self._keys_ready:
-            return False
-        return number not in _GROUP_EXCHANGE_MESSAGES or b"group-exchange" in self.kexAlg
-
-    def ssh_KEXINIT(self, packet: bytes) -> None:
-        """A key exchange starts; a second one inside it is refused."""
-        if self._kex_received:
-            raise PacketError("a key exchange inside a key exchange")
-        self._kex_received = True
-        super().ssh_KEXINIT(packet)
-
-    def _keySetup(self, sharedSecret: bytes, exchangeHash: bytes) -> None:
-        super()._keySetup(sharedSecret, exchangeHash)
-        self._keys_ready = True
-
-    def ssh_NEWKEYS(self, packet: bytes) -> None:
-        """Take the new keys into use; without an exchange before it there are none."""
-        if not self._keys_ready:
-            raise PacketError("NEWKEYS without a key exchange")
-        super().ssh_NEWKEYS(packet)
-        self._kex_received = self._keys_ready = False
-        self._resume_writing()
 
     def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
         """Start ssh-userauth, once (trap 13): asking again resets nothing."""
@@ -291,11 +294,7 @@ class Transport(_ServerTransport):
     @property
     def can_write(self) -> bool:
         """Whether channel data would leave now: the TCP buffer has room, no keys are changed."""
-        return (
-            not self._tcp_full
-            and not self._ended
-            and self._keyExchangeState == self._KEY_EXCHANGE_NONE
-        )
+        return not self._tcp_full and not self._ended and self._blockedByKeyExchange is None
 
     def pauseProducing(self) -> None:
         """The TCP buffer is full: channels hold their data back from now on."""
@@ -342,6 +341,8 @@ class Factory(_SSHFactory):
         max_attempts: int = MAX_ATTEMPTS,
         max_channels: int = MAX_CHANNELS,
         window: int = WINDOW_BYTES,
+        rekey_bytes: int = REKEY_BYTES,
+        rekey_seconds: float = REKEY_SECONDS,
         connection_opened: Callable[[Transport], None] = _nothing,
         connection_closed: Callable[[Transport], None] = _nothing,
     ) -> None:
@@ -354,6 +355,8 @@ class Factory(_SSHFactory):
         self.login_deadline = login_deadline
         self.failure_delay = failure_delay
         self.max_attempts = max_attempts
+        self.rekey_bytes = rekey_bytes
+        self.rekey_seconds = rekey_seconds
         self.connection_opened = connection_opened
         self.connection_closed = connection_closed
         self.services = {
@@ -365,12 +368,7 @@ class Factory(_SSHFactory):
         """A transport with lists of its own (trap 14: never on Conch's classes)."""
         # SSHFactory's buildProtocol would put the SHA-1 signatures of an RSA key back.
         transport: Any = ProtocolFactory.buildProtocol(self, addr)
-        offered = self.algorithms
-        transport.supportedKeyExchanges = list(offered.key_exchanges)
-        transport.supportedPublicKeys = list(offered.host_keys)
-        transport.supportedCiphers = list(offered.ciphers)
-        transport.supportedMACs = list(offered.macs)
-        transport.supportedCompressions = list(offered.compressions)
+        transport.algorithms = self.algorithms
         return transport
 
 

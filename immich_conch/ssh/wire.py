@@ -50,6 +50,12 @@ class Reader:
         self._at = at + length
         return self._packet[at : self._at]
 
+    def skip(self, size: int) -> None:
+        """Pass over bytes; raises PacketError if there are fewer."""
+        if self._at + size > len(self._packet):
+            raise PacketError("a packet is too short")
+        self._at += size
+
     def rest(self) -> bytes:
         """Whatever is left."""
         return self._packet[self._at :]
