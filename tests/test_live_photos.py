@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from immich_conch.demo.entities import Album, Asset
 from immich_conch.errors import Denied, NotFound, Refused, Unreachable
+from immich_conch.immich.session import Session as ImmichSession
 
 T = TypeVar("T")
 
@@ -384,6 +385,31 @@ async def test_overwriting_the_still_hands_the_part_on(
         assert p.still.deleted is not None
         assert p.part.deleted is None
         assert p.part.visibility == "hidden"
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_overwriting_a_still_while_another_comes_hands_the_part_on(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(tmp_path, loopback=True, **settings(way)) as r:
+        p, other = pair(r), pair(r, "Other", "IMG_8")
+        s = await session(r, way)
+        await s.ls("/Live")
+        copy = ImmichSession.copy_relations
+
+        async def meanwhile(self: ImmichSession, source_id: str, target_id: str) -> None:
+            await copy(self, source_id, target_id)
+            # A live photo that Immich has: what the folder shows has to be asked for anew.
+            await s.put("/Live/IMG_8.JPG", still("IMG_8", "IMG_8"), TAKEN)
+
+        monkeypatch.setattr(ImmichSession, "copy_relations", meanwhile)
+        await s.put("/Live/IMG_7.JPG", still("7b", "edited"), TAKEN)
+        assert p.still.deleted is not None
+        assert p.album.id in other.still.albums
+        later(r)
+        wanted = ["IMG_7.JPG", "IMG_7.MOV", "IMG_8.JPG", "IMG_8.MOV"]
+        assert sorted(await s.ls("/Live")) == wanted
 
 
 @versions

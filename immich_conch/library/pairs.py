@@ -17,7 +17,6 @@ from twisted.logger import Logger
 from immich_conch.errors import Denied, NotFound
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
-from immich_conch.library import relations
 from immich_conch.library.motion import visible
 from immich_conch.library.naming import File
 from immich_conch.library.removal import Tell, link, may_delete
@@ -167,7 +166,7 @@ class Pairs:
             await self._told(immich, still, None, part, alone)
         return alone
 
-    async def hand_over(self, immich: IImmich, album_id: str, old: Asset, new: Asset) -> Asset:
+    async def hand_over(self, immich: IImmich, old: Asset, new: Asset) -> Asset:
         """A still that is overwritten hands its part on; the new still, which may have one now."""
         part_id = old.live_photo_video_id
         if part_id is None or new.is_video or new.live_photo_video_id is not None:
@@ -175,11 +174,9 @@ class Pairs:
         if old.owner_id != immich.user.id:
             return new
         try:
-            if relations.deletes(album_id):
-                # A view does not show the part; but it must not be in the trash with the still.
-                if not visible(await immich.asset(part_id)):
-                    return new
-            elif not self.shown(album_id, part_id):
+            # Immich's word: a view does not show the part, and a folder that is known no more, for
+            # it has just changed, shows nothing; but it must not be in the trash with the still.
+            if not visible(await immich.asset(part_id)):
                 return new
             return await self._name(immich, new, part_id)
         except NotFound:

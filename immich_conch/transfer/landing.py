@@ -182,7 +182,7 @@ class Landing:
         except NotFound:
             return Landed(asset, True, old, left=True), True  # gone by another hand
         pairs = self.notes.pairs
-        asset = await pairs.hand_over(lease.immich, album_id, old, asset)
+        asset = await pairs.hand_over(lease.immich, old, asset)
         still = await pairs.take_place(lease.immich, old, asset)
         try:
             async with self.locks.hold(asset_key(old)):
