@@ -11,6 +11,7 @@ import pytest_twisted
 from attrs import frozen
 from live_halves import motion, still
 from rig import TAKEN, VERSIONS, Rig, Session, contents, jpeg, quiet, raises, rig
+from test_copying import cp
 from twisted.internet.defer import Deferred
 
 from immich_conch.demo.entities import Album, Asset
@@ -278,6 +279,84 @@ async def test_a_part_whose_still_was_removed_can_still_be_moved(tmp_path: Path)
         assert list(await s.ls("/Other")) == ["IMG_7.MOV"]
         assert await s.ls("/Live") == {}
         assert p.still.deleted is not None
+
+
+# -- a half takes the name of another file ------------------------------------------------------
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_part_with_a_mark_gets_its_own_name_once_that_is_free(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        rival = r.asset("IMG_7.MOV", motion("rival", "rival"))
+        p = pair(r)
+        r.demo._albums._link(p.album, rival)
+        s, other = await session(r, way), await r.session()
+        marked = f"IMG_7 ~{p.part.id[:8]}.MOV"
+        assert sorted(await s.ls("/Live")) == sorted(["IMG_7.JPG", "IMG_7.MOV", marked])
+        await other.lease.immich.trash([rival.id])
+        later(r)
+        assert sorted(await s.ls("/Live")) == sorted(["IMG_7.JPG", marked])
+        await s.mv(f"/Live/{marked}", "/Live/IMG_7.MOV")
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
+        assert p.still.live_video == p.part.id
+
+
+@ways
+@pytest.mark.parametrize("where", ["/Live", "/Other"])
+@pytest.mark.parametrize("with_still", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_replaces_another_file_is_there_at_once(
+    tmp_path: Path, way: str, where: str, with_still: bool
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p, old = pair(r), r.asset("old.MOV", motion("old", "old"))
+        other = r.album("Other")
+        r.demo._albums._link(p.album if where == "/Live" else other, old)
+        s = await session(r, way)
+        before = {"/Live": set(await s.ls("/Live")), "/Other": set(await s.ls("/Other"))}
+        if with_still:
+            await s.mv("/Live/IMG_7.JPG", f"{where}/IMG_7.JPG")
+            before["/Live"].discard("IMG_7.JPG")
+            before[where].add("IMG_7.JPG")
+        await s.posix_mv("/Live/IMG_7.MOV", f"{where}/old.MOV")
+        before["/Live"].discard("IMG_7.MOV")
+        for _ in range(2):
+            for folder, wanted in before.items():
+                assert set(await s.ls(folder)) == wanted
+            assert await s.get(f"{where}/old.MOV") == motion("IMG_7", "IMG_7")
+            later(r)
+        assert old.deleted is not None
+
+
+@ways
+@pytest.mark.parametrize("way_there", ["mv", "cp"])
+@pytest.mark.parametrize("half", ["JPG", "MOV"])
+@pytest_twisted.ensureDeferred
+async def test_one_half_that_takes_the_place_of_the_other_is_not_lost_with_it(
+    tmp_path: Path, way: str, way_there: str, half: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r)
+        s = await session(r, way)
+        await s.ls("/Live")
+        source = f"/Live/IMG_7.{half}"
+        target = f"/Live/IMG_7.{'MOV' if half == 'JPG' else 'JPG'}"
+        data = await s.get(source)
+        await (s.posix_mv(source, target) if way_there == "mv" else cp(s, source, target))
+        names = {target[6:], *([source[6:]] if way_there == "cp" else [])}
+        for _ in range(2):
+            assert set(await s.ls("/Live")) == names
+            for name in names:
+                assert await s.get(f"/Live/{name}") == data
+            later(r)
+        kept, gone = (p.still, p.part) if half == "JPG" else (p.part, p.still)
+        assert kept.deleted is None
+        assert gone.deleted is not None
 
 
 # -- uploading ----------------------------------------------------------------------------------

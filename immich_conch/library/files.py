@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import attrs
 from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
-from immich_conch.immich.model import Album
+from immich_conch.immich.model import Album, Asset
 from immich_conch.library.copying import add_name
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
@@ -142,12 +143,14 @@ class Files(Relocation):
             await self.may_overwrite(replaced.asset)
         fate: list[bool | None] = []
 
-        async def replace() -> None:
+        async def replace(asset: Asset) -> None:
             if replaced is not None:
                 with suppress(NotFound):  # it has lost the name by another hand
                     fate.append(await self._drop_link(album, replaced))
-                # The name is free only now: the file is named once more.
-                self.tell(album.id, [asset], [asset.id])
+                if asset.live_photo_video_id == replaced.asset.id:
+                    asset = attrs.evolve(asset, live_photo_video_id=None)
+                # The name is free only now.
+                self._name_again(album, asset)
 
         keys = [asset_key(file.asset) for file in (node.file, replaced) if file is not None]
         try:
@@ -160,13 +163,25 @@ class Files(Relocation):
                     await self.notes.rename(self.immich, album.id, node.file, name)
                     if node.file.link.name == name:
                         # It wanted that name all along and was shown with a mark; now it is free.
-                        self.tell(album.id, [asset], [asset.id])
+                        self._name_again(album, asset)
                 else:
+                    if replaced.asset.live_photo_video_id == asset.id:
+                        # A motion part takes its still's place: it must not go along with it.
+                        asset = await self.notes.pairs.release(self.immich, asset)
                     await add_name(self.notes, self.immich, album.id, node.file, name)
-                    await replace()
+                    await replace(asset)
                     await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
         finally:
             if replaced is not None and fate:
                 await self._freed(album, replaced, fate[0])
         self.pending.drop_partial(album.id, name)
         await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)
+
+    def _name_again(self, album: Album, asset: Asset) -> None:
+        """A file may have a name now that was not free; a motion part is there by its still."""
+        if asset.visibility != "hidden":
+            self.tell(album.id, [asset], [asset.id])
+            return
+        for file in self.catalog.shown(album.id, asset.id)[:1]:
+            if file.still is not None:
+                self.tell(album.id, [file.still], [asset.id])

@@ -104,7 +104,8 @@ class Pairs:
     def beside(self, album_id: str, still: Asset) -> Sequence[File]:
         """The files of a still's motion part in an album, as they are shown now."""
         part_id = still.live_photo_video_id
-        return () if part_id is None else self.shown(album_id, part_id)
+        shown = () if part_id is None else self.shown(album_id, part_id)
+        return [file for file in shown if file.still is not None]  # else it is released by now
 
     def leaves(self, album_id: str, files: Sequence[File], now_in: str | None = None) -> None:
         """These files of a part left an album with its still, for `now_in` or for the trash."""
