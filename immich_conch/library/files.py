@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
 from immich_conch.immich.model import Album, Asset
+from immich_conch.library import names
 from immich_conch.library.copying import add_name
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
@@ -170,7 +171,9 @@ class Files(Relocation):
                         asset = await self.notes.pairs.release(self.immich, asset)
                     await add_name(self.notes, self.immich, album.id, node.file, name)
                     await replace(asset)
-                    await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+                    if names.fold(node.file.link.name) != names.fold(name):
+                        await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+                    # else it wanted that name all along, and has no other one to lose
         finally:
             if replaced is not None and fate:
                 await self._freed(album, replaced, fate[0])
