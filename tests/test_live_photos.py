@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,14 @@ from test_copying import cp
 from twisted.internet.defer import Deferred
 
 from immich_conch.demo.entities import Album, Asset
-from immich_conch.errors import Denied, NotFound, Refused, Unreachable
+from immich_conch.errors import (
+    AlreadyExists,
+    Denied,
+    MissingPermission,
+    NotFound,
+    Refused,
+    Unreachable,
+)
 from immich_conch.immich.session import Session as ImmichSession
 
 T = TypeVar("T")
@@ -279,6 +287,89 @@ async def test_a_part_whose_still_was_removed_can_still_be_moved(tmp_path: Path)
         assert list(await s.ls("/Other")) == ["IMG_7.MOV"]
         assert await s.ls("/Live") == {}
         assert p.still.deleted is not None
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_removing_the_part_where_it_was_leaves_it_where_it_went(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        p = pair(r)
+        r.album("Other")
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        await s.rm("/Live/IMG_7.MOV")
+        assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.part.deleted is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_went_along_is_known_in_any_spelling(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        part = r.asset("Café.MOV", visibility="hidden")
+        r.album("Live", r.asset("Café.JPG", live_video=part.id))
+        s = await r.session()
+        assert sorted(await s.ls("/Live")) == ["Café.JPG", "Café.MOV"]
+        for end in ("JPG", "MOV"):
+            await s.rm(unicodedata.normalize("NFD", f"/Live/Café.{end}"))
+        assert await s.ls("/Live") == {}
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_went_along_takes_no_name_that_somebody_has(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        rival = r.asset("IMG_7.MOV", motion("rival", "rival"))
+        pair(r)
+        r.album("Other", rival)
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        assert len(await s.ls("/Other")) == 3
+        await raises(AlreadyExists, s.mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV"))
+        assert await s.get("/Other/IMG_7.MOV") == motion("rival", "rival")
+        await s.posix_mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV")
+        for _ in range(2):
+            assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            assert await s.get("/Other/IMG_7.MOV") == motion("IMG_7", "IMG_7")
+            later(r)
+        assert rival.deleted is not None
+
+
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_was_removed_with_its_still_gets_no_other_name(
+    tmp_path: Path, way: str
+) -> None:
+    async with rig(tmp_path, **settings(way)) as r:
+        pair(r)
+        s = await session(r, way)
+        await s.ls("/Live")
+        await s.rm("/Live/IMG_7.JPG")
+        await raises(NotFound, s.mv("/Live/IMG_7.MOV", "/Live/Film.MOV"))
+        assert await s.ls("/Live") == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_cannot_unlink_a_part_changes_nothing_of_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        p, other = pair(r), r.album("Other")
+        granted = ("user.read", "album.read", "asset.read", "asset.delete", "asset.download")
+        granted += ("albumAsset.create", "albumAsset.delete")
+        s = await r.session(key=r.demo.add_key(r.alice, granted))
+        for _ in range(2):
+            assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            await raises(MissingPermission, s.rm("/Live/IMG_7.MOV"))
+            await raises(MissingPermission, s.mv("/Live/IMG_7.MOV", "/Other/IMG_7.MOV"))
+            later(r)
+        assert (p.part.deleted, p.part.albums, p.still.live_video) == (None, set(), p.part.id)
+        await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
+        assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert r.names_in(other) == ["IMG_7.JPG"]
 
 
 # -- a half takes the name of another file ------------------------------------------------------

@@ -846,6 +846,25 @@ async def test_no_view_takes_the_motion_part_of_a_live_photo(tmp_path: Path, ver
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_part_whose_still_was_moved_into_a_view_can_be_removed_and_moved(
+    tmp_path: Path,
+) -> None:
+    async with viewed(tmp_path) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        still = r.asset("IMG_7.heic", live_video=part.id)
+        r.album("Live", still)
+        r.album("Films")
+        session = await r.session()
+        await session.ls("/Live")
+        await session.mv("/Live/IMG_7.heic", "/@Favorites/IMG_7.heic")
+        await session.rm("/Live/IMG_7.mov")
+        assert (part.deleted, still.live_video) == (None, part.id)
+        await session.mv("/Live/IMG_7.mov", "/Films/IMG_7.mov")
+        assert list(await session.ls("/Films")) == ["IMG_7.mov"]
+        assert list(await session.ls("/@Favorites")) == ["IMG_7.heic"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_overwriting_a_still_that_is_in_no_album_hands_its_motion_part_on(
     tmp_path: Path,
 ) -> None:

@@ -14,7 +14,9 @@ from immich_conch.library import names
 from immich_conch.library.copying import add_name
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
+from immich_conch.library.pairs import Along
 from immich_conch.library.paths import Path
+from immich_conch.library.relations import is_view
 from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
@@ -40,13 +42,10 @@ class Files(Relocation):
             partial = await self.partial(path)
             if partial is not None and self.pending.drop_partial(partial.album.id, path.name):
                 return
-            along = await self.went_along(path)
-            if along is None:
-                await self._refuse_hidden(path)
-                raise NotFound
-            node = along
-            if along.album.id == await self._album_at(path):
-                return  # the still was removed, and this with it
+            if await self._along(path) is not None:
+                return  # its still left this place, and it is here no more, wherever it is now
+            await self._refuse_hidden(path)
+            raise NotFound
         if not isinstance(node, (FileNode, PendingNode)):
             raise Refused("This is a folder, not a file.")
         if node.album.role == "viewer":
@@ -65,23 +64,25 @@ class Files(Relocation):
         if file is not None and not self._is_gone(node.album, file):
             await self._remove_file(node.album, file)
 
-    async def _album_at(self, path: Path) -> str | None:
-        parent = await self.find(path.parent)
-        return parent.album.id if isinstance(parent, AlbumNode) else None
-
-    async def went_along(self, path: Path) -> FileNode | None:
-        """The motion part that was at a path until its still left: where it is now, or there.
-
-        A client that removes or moves both halves of a live photo names the part next.
-        """
+    async def _along(self, path: Path) -> tuple[Album, Along] | None:
+        """The motion part that was at a path until its still left, and the album it was in."""
         parent = None if path.is_root else await self.find(path.parent)
         if not isinstance(parent, AlbumNode):
             return None
         along = self.notes.pairs.went(parent.album.id, path.name)
-        if along is None:
+        return None if along is None else (parent.album, along)
+
+    async def went_along(self, path: Path) -> FileNode | None:
+        """The motion part that was at a path until its still left: where it is now, or there.
+
+        A client that moves both halves of a live photo names the part next.
+        """
+        found = await self._along(path)
+        if found is None:
             return None
-        if along.album_id is None:
-            return FileNode(parent.album, along.file)
+        album, along = found
+        if along.album_id is None or is_view(along.album_id):  # no view shows it
+            return FileNode(album, along.file)
         folder = await self.catalog.folder(along.album_id)
         files = folder.by_asset.get(along.file.asset.id, ())
         if not files:

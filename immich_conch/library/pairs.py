@@ -14,9 +14,10 @@ import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from immich_conch.errors import Denied, NotFound
+from immich_conch.errors import Denied, MissingPermission, NotFound
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
+from immich_conch.library import names
 from immich_conch.library.motion import visible
 from immich_conch.library.naming import File
 from immich_conch.library.removal import Tell, link, may_delete
@@ -24,6 +25,8 @@ from immich_conch.library.removal import Tell, link, may_delete
 #: Seconds for which a REMOVE or RENAME of a part that went along with its still is answered OK: a
 #: client that removes or moves a folder of live photos names both halves of each in turn.
 ALONG_KEPT = 600.0
+#: What a key must be allowed for a part to leave its still.
+PERMISSION = "asset.update"
 #: Parts remembered that went along, a user.
 MOST_ALONG = 10_000
 
@@ -35,6 +38,12 @@ class Along:
     file: File
     album_id: str | None
     at: float
+
+
+def _may_unlink(immich: IImmich) -> None:
+    """Raise MissingPermission before anything is done for a part that could not be unlinked."""
+    if not immich.allowed(PERMISSION):
+        raise MissingPermission(PERMISSION)
 
 
 def _nothing(*_: str) -> Sequence[str]:
@@ -110,14 +119,15 @@ class Pairs:
     def leaves(self, album_id: str, files: Sequence[File], now_in: str | None = None) -> None:
         """These files of a part left an album with its still, for `now_in` or for the trash."""
         for file in files:
-            self._along.pop((album_id, file.name), None)
-            self._along[album_id, file.name] = Along(file, now_in, self.seconds())
+            place = album_id, names.fold(file.name)
+            self._along.pop(place, None)
+            self._along[place] = Along(file, now_in, self.seconds())
         while len(self._along) > MOST_ALONG:
             del self._along[next(iter(self._along))]
 
     def went(self, album_id: str, name: str) -> Along | None:
         """The part that was shown there under this name until its still left, not long ago."""
-        along = self._along.get((album_id, name))
+        along = self._along.get((album_id, names.fold(name)))
         if along is None or self.seconds() - along.at > ALONG_KEPT:
             return None
         return along
@@ -136,6 +146,7 @@ class Pairs:
             return False
         if part.owner_id != immich.user.id:
             raise Denied("This is the motion part of somebody else's live photo.")
+        _may_unlink(immich)
         trash_enabled = await immich.server.trash_enabled()
         may_delete(trash_enabled, final_delete)
         if not stills:
@@ -152,6 +163,7 @@ class Pairs:
         """Make a part an asset like any other, in every album where its still shows it."""
         if part.owner_id != immich.user.id:
             raise Denied("This is the motion part of somebody else's live photo.")
+        _may_unlink(immich)
         stills = await self.stills(immich, part)
         for still in stills:
             for album in () if still.trashed else await immich.albums_of(still.id):

@@ -25,7 +25,10 @@ class Tree(Files):
         self._writable()
         if source.is_root or target.is_root:
             raise Denied("The root folder cannot be renamed.")
-        node = await self.find(source) or await self.went_along(source)
+        node, is_called = await self.find(source), source.name
+        along = node is None
+        if along:
+            node = await self.went_along(source)
         if node is None:
             raise NotFound
         if isinstance(node, FOLDER_NODES):
@@ -36,9 +39,13 @@ class Tree(Files):
             raise Denied("You may only look at this album.")
         name = names.check_new(target.name)
         album = await self.album_for_writing(target)
-        same_place = album.id == node.album.id and self.catalog.key(
-            source.name
-        ) == self.catalog.key(name)
+        if along and isinstance(node, FileNode):
+            is_called = node.file.name
+            if album.id == node.album.id and not self.catalog.shown(album.id, node.file.asset.id):
+                raise NotFound  # it was removed with its still
+        same_place = album.id == node.album.id and self.catalog.key(is_called) == self.catalog.key(
+            name
+        )
         existing = None if same_place else await self.find(target)
         if existing is not None and not replace:
             raise AlreadyExists
@@ -53,7 +60,7 @@ class Tree(Files):
                 # It came into Immich under its old name while we waited: it is a file there.
                 await self.rename(source, target, replace)
             return
-        if same_place and source.name == target.name:
+        if same_place and is_called == target.name:
             return
         await self._move(node, album, name, existing)
 
