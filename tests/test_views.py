@@ -12,7 +12,7 @@ import attrs
 import pytest
 import pytest_twisted
 from rig import NEW, NO_TRUNC, TAKEN, VERSIONS, Rig, jpeg, raises, rig
-from test_copying import ln
+from test_copying import cp, ln
 
 from immich_conch.demo.entities import Person, Tag
 from immich_conch.errors import (
@@ -826,6 +826,31 @@ async def test_a_link_into_a_view_makes_its_relation_and_keeps_the_place(tmp_pat
         assert sorted(r.names_in(album)) == ["a.jpg", "late.jpg"]
         await ln(session, "/@Timeline/2017/2017-07/a.jpg", "/Rome/b.jpg")
         assert sorted(await session.ls("/Rome")) == ["a.jpg", "b.jpg", "late.jpg"]
+
+
+@both
+@pytest_twisted.ensureDeferred
+async def test_a_copy_into_a_view_is_held_to_what_the_view_can_show(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        asset = r.asset("IMG_7.heic", live_video=part.id)
+        album = r.album("Rome", asset)
+        tag(r, "Mine")
+        session = await r.session()
+        for old, new, kind in (
+            ("/Rome/IMG_7.heic", "/@Favorites/other.heic", Unsupported),
+            ("/Rome/IMG_7.heic", "/@Unsorted/IMG_7.heic", Refused),
+            ("/Rome/IMG_7.mov", "/@Favorites/IMG_7.mov", Refused),
+            ("/Rome/IMG_7.mov", "/@Tags/Mine/IMG_7.mov", Refused),
+        ):
+            await raises(kind, cp(session, old, new))
+            assert await session.ls(new.rpartition("/")[0]) == {}
+        assert (asset.favorite, asset.tags, asset.albums) == (False, [], {album.id})
+        await cp(session, "/Rome/IMG_7.heic", "/@Favorites/IMG_7.heic")
+        assert asset.favorite
+        assert r.names_in(album) == ["IMG_7.heic"]
 
 
 @both
