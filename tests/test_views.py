@@ -237,6 +237,41 @@ async def test_an_album_named_like_a_view_gets_a_look_alike(tmp_path: Path) -> N
         assert album.name == "@Trash"
 
 
+@pytest_twisted.ensureDeferred
+async def test_nested_albums_named_like_views_are_folders_like_others(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        inner, trip = r.album("@Trash/Rome", r.asset("a.jpg")), r.album("Trips/Rome")
+        session = await r.session()
+        assert set(await session.ls("/")) == {"＠Trash", "Trips", *ALL}
+        assert list(await session.ls("/＠Trash/Rome")) == ["a.jpg"]
+        # A folder that is no album itself is no more renamed into a view than an album is.
+        for target in ("/@Trips", "/@Trash/Trips", "/@Tags/Trips"):
+            for source in ("/Trips", "/Trips/Rome"):
+                await raises(Unsupported, session.mv(source, target))
+        await raises(Unsupported, session.mv("/@Timeline", "/Years"))
+        assert trip.name == "Trips/Rome"
+        await session.sftp.makeDirectory("/＠Trash/Milan".encode(), {})
+        await session.mv("/＠Trash", "/Old")
+        assert inner.name == "Old/Rome"
+        assert set(await session.ls("/Old")) == {"Rome", "Milan"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_views_go_with_another_separator(tmp_path: Path) -> None:
+    async with viewed(tmp_path, album_separator=" - ") as r:
+        asset = r.asset("a.jpg")
+        album = r.album("@Mine - 2024/25", asset)
+        session = await r.session()
+        assert set(await session.ls("/")) == {"＠Mine", *ALL}
+        assert list(await session.ls("/＠Mine/2024∕25")) == ["a.jpg"]
+        await ln(session, "/＠Mine/2024∕25/a.jpg", "/@Favorites/a.jpg")
+        assert asset.favorite
+        await session.mv("/＠Mine", "/Years")
+        assert album.name == "Years - 2024/25"
+        await session.sftp.makeDirectory(b"/@Tags/Mine - 2024", {})
+        assert list(await session.ls("/@Tags")) == ["Mine - 2024"]
+
+
 @both
 @pytest_twisted.ensureDeferred
 async def test_what_cannot_be_asked_is_an_error_and_not_absent(
