@@ -12,7 +12,7 @@ import pytest_twisted
 from attrs import frozen
 from live_halves import motion, still
 from rig import TAKEN, VERSIONS, Rig, Session, contents, jpeg, quiet, raises, rig
-from test_copying import cp
+from test_copying import cp, ln
 from twisted.internet.defer import Deferred
 
 from immich_conch.demo.entities import Album, Asset
@@ -23,6 +23,7 @@ from immich_conch.errors import (
     NotFound,
     Refused,
     Unreachable,
+    Unsupported,
 )
 from immich_conch.immich.session import Session as ImmichSession
 
@@ -369,6 +370,31 @@ async def test_a_key_that_cannot_unlink_a_part_changes_nothing_of_it(tmp_path: P
         assert (p.part.deleted, p.part.albums, p.still.live_video) == (None, set(), p.part.id)
         await s.mv("/Live/IMG_7.JPG", "/Other/IMG_7.JPG")
         assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert r.names_in(other) == ["IMG_7.JPG"]
+
+
+@versions
+@ways
+@pytest_twisted.ensureDeferred
+async def test_a_part_is_linked_with_its_still_and_not_alone(
+    tmp_path: Path, version: str, way: str
+) -> None:
+    async with rig(tmp_path, version, **settings(way)) as r:
+        p, other = pair(r), r.album("Other")
+        s = await session(r, way)
+        await s.ls("/Live")
+        await raises(Unsupported, ln(s, "/Live/IMG_7.MOV", "/Other/IMG_7.MOV"))
+        assert (await s.ls("/Other"), p.part.albums, p.part.notes) == ({}, set(), {})
+        for end in ("JPG", "MOV"):
+            await ln(s, f"/Live/IMG_7.{end}", f"/Other/IMG_7.{end}")
+        await raises(AlreadyExists, ln(s, "/Live/IMG_7.MOV", "/Live/IMG_7.MOV"))
+        await raises(AlreadyExists, ln(s, "/Live/IMG_7.JPG", "/Other/IMG_7.JPG"))
+        # A second name in its own album is a name like others.
+        await ln(s, "/Live/IMG_7.MOV", "/Live/Film.MOV")
+        for _ in range(2):
+            assert sorted(await s.ls("/Other")) == ["IMG_7.JPG", "IMG_7.MOV"]
+            assert sorted(await s.ls("/Live")) == ["Film.MOV", "IMG_7.JPG", "IMG_7.MOV"]
+            later(r)
         assert r.names_in(other) == ["IMG_7.JPG"]
 
 

@@ -80,7 +80,10 @@ class Tree(Files):
             raise Denied("Folders cannot be linked.")
         name = names.check_new(target.name)
         album = await self.album_for_writing(target)
-        if await self.find(target) is not None:
+        there = await self.find(target)
+        if there is not None:
+            if isinstance(there, FileNode) and _came_along(node, there):
+                return
             raise AlreadyExists
         await self.pending.finish_removals(album.id, name)
         async with self.locks.hold(asset_key(node.file.asset)):
@@ -112,3 +115,9 @@ class Tree(Files):
             node = await self.resolve(path)
         if isinstance(node, FileNode) and not self.read_only and node.album.role != "viewer":
             await self.notes.retime(self.immich, node.album.id, node.file, time)
+
+
+def _came_along(node: FileNode, there: FileNode) -> bool:
+    """Whether a motion part is in another album, where its still was linked before it."""
+    same = node.file.asset.id == there.file.asset.id
+    return same and there.file.still is not None and there.album.id != node.album.id
