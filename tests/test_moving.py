@@ -62,6 +62,22 @@ async def test_plain_rename_never_replaces_and_posix_rename_does(tmp_path: Path)
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_file_with_a_mark_replaces_its_namesake_and_is_not_lost(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        first, second = r.asset("a.jpg", jpeg("first")), r.asset("a.jpg", jpeg("second"))
+        r.album("Rome", first, second)
+        session = await r.session()
+        marked = f"a ~{second.id[:8]}.jpg"
+        assert sorted(await session.ls("/Rome")) == sorted(["a.jpg", marked])
+        await session.posix_mv(f"/Rome/{marked}", "/Rome/a.jpg")
+        assert (first.deleted is None, second.deleted is None) == (False, True)
+        for _ in range(2):
+            assert list(await session.ls("/Rome")) == ["a.jpg"]
+            assert await session.get("/Rome/a.jpg") == jpeg("second")
+            r.clock.advance(3.0)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_name_that_cannot_be_kept_is_unsupported(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         album = r.album("Rome", r.asset("a.jpg"))

@@ -3,6 +3,8 @@
 Random operations on the tree, against a dictionary of paths and on the demo Immich: after each step
 the whole tree equals the model, in every session's eyes, and no asset is lost: what has no name any
 more is in Immich's trash, or without an album, as the delete rule says (BEHAVIOUR, section 7).
+Another client of Immich changes things, too; the tree follows once what is known is too old, and
+names that nobody gave are taken over from it after a look that each asset has one where it is.
 `IMMICH_CONCH_EXAMPLES` says how many examples are run for each kind of session.
 """
 
@@ -29,11 +31,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from rig import ARRIVED, TAKEN, VERSIONS, Rig, Session, jpeg, rig, until
+from test_copying import cp, ln
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import blockingCallFromThread, deferToThread
 
+from immich_conch.demo.entities import Album, Asset
 from immich_conch.errors import ConchError
+from immich_conch.immich.interfaces import IImmich
 from immich_conch.sftp.handles import attributes
 
 EXAMPLES = int(os.environ.get("IMMICH_CONCH_EXAMPLES", "6"))
@@ -154,6 +159,9 @@ class Clients(RuleBasedStateMachine):
         self.rig: Rig = self.wait(self.context.__aenter__())
         self.key = self.rig.demo.add_key(self.rig.alice) if by == "key" else ""
         self.sessions = [self.log_in(), self.log_in()]
+        self.immich: IImmich = self.wait(
+            self.rig.server.log_in("alice@example.com", "correct horse")
+        )
         self.turn = 0
 
     def wait(self, work: Awaitable[Any]) -> Any:
@@ -346,6 +354,135 @@ class Clients(RuleBasedStateMachine):
         path = self.any_file(index)
         assert self.wait(self.client.get(text(path))) == self.model.files[path].data
 
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes, where=indexes, name=st.sampled_from(FILE_NAMES))
+    def link(self, index: int, where: int, name: str) -> None:
+        source, target = self.any_file(index), (*self.any_folder(where), name)
+        may = target not in self.model.tree()
+        if self.attempt(ln(self.client, text(source), text(target)), may):
+            self.model.put(target, self.model.files[source])
+        self.look()
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes, where=indexes, name=st.sampled_from(FILE_NAMES))
+    def copy(self, index: int, where: int, name: str) -> None:
+        source, target = self.any_file(index), (*self.any_folder(where), name)
+        data = self.model.files[source].data
+        may, known = target not in self.model.folders(), self.own_times(data)
+        if self.attempt(cp(self.client, text(source), text(target)), may):
+            before = self.model.files.get(target)
+            self.model.put(target, Held(data, self.arrived(target, before, data, known)))
+        self.look()
+
+    # -- another client of Immich's --------------------------------------------------------------
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes, back=st.booleans())
+    def trashed_elsewhere(self, index: int, back: bool) -> None:
+        asset = self.asset_of(self.model.files[self.any_file(index)].data)
+        before = dict(self.model.files)
+        self.elsewhere(self.immich.trash([asset.id]))
+        self.forget(asset)
+        self.look()
+        if back:
+            self.elsewhere(self.immich.restore([asset.id]))
+            self.model.files = before
+            self.look()
+
+    @precondition(lambda self: self.in_trash())
+    @rule(index=indexes)
+    def restored_elsewhere(self, index: int) -> None:
+        found = self.in_trash()
+        asset = found[index % len(found)]
+        self.elsewhere(self.immich.restore([asset.id]))
+        self.follow(asset)
+
+    @precondition(lambda self: self.model.seen and self.model.albums)
+    @rule(index=indexes, where=indexes)
+    def added_elsewhere(self, index: int, where: int) -> None:
+        albums, found = self.albums(), self.assets()
+        asset = found[index % len(found)]
+        album = albums[where % len(albums)]
+        self.elsewhere(self.immich.add_to_album(album.id, [asset.id]))
+        self.follow(asset)
+
+    @precondition(lambda self: self.model.files)
+    @rule(index=indexes)
+    def taken_out_elsewhere(self, index: int) -> None:
+        path = self.any_file(index)
+        asset, album = self.asset_of(self.model.files[path].data), self.album_at(path[:-1])
+        self.elsewhere(self.immich.remove_from_album(album.id, [asset.id]))
+        self.forget(asset, path[:-1])
+        if asset.deleted is None and not self.model.wants(self.data_of(asset)):
+            self.model.loose.add(self.data_of(asset))
+        self.look()
+
+    @precondition(lambda self: self.model.albums)
+    @rule(index=indexes, new=folders)
+    def renamed_elsewhere(self, index: int, new: Parts) -> None:
+        found = sorted(self.model.albums)
+        old = found[index % len(found)]
+        ways = {new[:depth] for depth in range(1, len(new) + 1)}
+        files = {
+            (*new, path[-1]) if path[:-1] == old else path: held
+            for path, held in self.model.files.items()
+        }
+        # A file beside a folder of its name would get a mark, which the model does not know.
+        if new in self.model.albums or (ways | self.model.folders()) & files.keys():
+            return
+        self.elsewhere(self.immich.rename_album(self.album_at(old).id, "/".join(new)))
+        self.model.albums = self.model.albums - {old} | {new}
+        self.model.files = files
+        self.look()
+
+    @precondition(lambda self: self.model.albums)
+    @rule(index=indexes)
+    def deleted_elsewhere(self, index: int) -> None:
+        found = sorted(self.model.albums)
+        path = found[index % len(found)]
+        self.elsewhere(self.immich.delete_album(self.album_at(path).id))
+        self.model.remove_album(path)
+        self.look()
+
+    def elsewhere(self, work: Awaitable[Any]) -> None:
+        """Something happens in Immich; then what is known here grows too old."""
+
+        async def happens() -> None:
+            await work
+            for _ in range(3):  # a mirror believes its own changes until two deltas disagree
+                self.rig.clock.advance(3.0)
+                for session in self.sessions:
+                    await session.ls()
+
+        self.wait(happens())
+
+    def forget(self, asset: Asset, album: Parts | None = None) -> None:
+        """An asset has no names any more, or none in an album."""
+        data = self.data_of(asset)
+        self.model.files = {
+            path: held
+            for path, held in self.model.files.items()
+            if held.data != data or album not in (None, path[:-1])
+        }
+        if album is None:
+            self.model.loose.discard(data)
+
+    def follow(self, asset: Asset) -> None:
+        """Take over the names under which an asset has come; what had a name keeps it."""
+        tree = self.wait(shown(self.client))
+        data = self.data_of(asset)
+        for path, held in tree.items():
+            if path not in self.model.tree():
+                assert held is not None and held.data == data, "somebody else has a new name"
+                stem = path[-1].partition(".")[0].partition(" ~")[0]
+                assert stem in {name.partition(".")[0] for name in FILE_NAMES}
+                self.model.files[path] = held
+        if asset.deleted is None:
+            self.model.loose.discard(data)
+            if not self.model.wants(data):
+                self.model.loose.add(data)
+        self.look()
+
     # -- what happens besides ----------------------------------------------------------------------
 
     @rule()
@@ -359,7 +496,23 @@ class Clients(RuleBasedStateMachine):
         self.wait(die())
         self.sessions = [self.log_in(), self.log_in()]
         self.model.vanished.clear()
+        self.name_again()
         self.look()
+
+    def name_again(self) -> None:
+        """A new service names files that want one name by their age alone."""
+        tree = self.wait(shown(self.client))
+        for path, held in tree.items():
+            if held is not None and held != self.model.files.get(path):
+                beside = (other[-1] for other in self.model.files if other[:-1] == path[:-1])
+                assert any(" ~" in name for name in beside)
+        files = {path: held for path, held in tree.items() if held is not None}
+
+        def held_in(files: dict[Parts, Held]) -> list[Any]:
+            return sorted((path[:-1], held.data, held.time) for path, held in files.items())
+
+        assert held_in(files) == held_in(self.model.files)
+        self.model.files = files
 
     @rule(seconds=st.integers(1, 60))
     def time_passes(self, seconds: int) -> None:
@@ -376,6 +529,38 @@ class Clients(RuleBasedStateMachine):
         for data in self.model.seen:
             assert digest(data) in here, "an asset is lost"
             assert here[digest(data)] == self.model.wants(data), "in the trash, or not, by mistake"
+        for album in self.albums():
+            there = {asset.id for asset in assets if album.id in asset.albums and not asset.deleted}
+            named = {
+                self.asset_of(held.data).id
+                for path, held in self.model.files.items()
+                if text(path[:-1]) == f"/{album.name}"
+            }
+            assert named == there, "an asset of an album without a name, or a name without one"
+
+    def albums(self) -> list[Album]:
+        """Immich's albums."""
+        return sorted(self.rig.demo.state.albums.values(), key=lambda album: album.name)
+
+    def album_at(self, path: Parts) -> Album:
+        """Immich's album at a path."""
+        return next(album for album in self.albums() if text(path) == f"/{album.name}")
+
+    def assets(self) -> list[Asset]:
+        """Immich's assets."""
+        return sorted(self.rig.demo.state.assets.values(), key=lambda asset: asset.checksum)
+
+    def asset_of(self, data: bytes) -> Asset:
+        """Immich's asset of these bytes."""
+        return next(asset for asset in self.assets() if asset.checksum == digest(data))
+
+    def data_of(self, asset: Asset) -> bytes:
+        """The bytes of an asset."""
+        return next(data for data in CONTENTS if digest(data) == asset.checksum)
+
+    def in_trash(self) -> list[Asset]:
+        """Assets in Immich's trash."""
+        return [asset for asset in self.assets() if asset.deleted is not None]
 
 
 async def shown(session: Session) -> dict[Parts, Held | None]:

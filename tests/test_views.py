@@ -12,7 +12,7 @@ import attrs
 import pytest
 import pytest_twisted
 from rig import NEW, NO_TRUNC, TAKEN, VERSIONS, Rig, jpeg, raises, rig
-from test_copying import ln
+from test_copying import cp, ln
 
 from immich_conch.demo.entities import Person, Tag
 from immich_conch.errors import (
@@ -235,6 +235,41 @@ async def test_an_album_named_like_a_view_gets_a_look_alike(tmp_path: Path) -> N
         await raises(AlreadyExists, session.sftp.makeDirectory(b"/@Trash", {}))
         await raises(Unsupported, session.mv("/＠Trash", "/@Mine"))
         assert album.name == "@Trash"
+
+
+@pytest_twisted.ensureDeferred
+async def test_nested_albums_named_like_views_are_folders_like_others(tmp_path: Path) -> None:
+    async with viewed(tmp_path) as r:
+        inner, trip = r.album("@Trash/Rome", r.asset("a.jpg")), r.album("Trips/Rome")
+        session = await r.session()
+        assert set(await session.ls("/")) == {"＠Trash", "Trips", *ALL}
+        assert list(await session.ls("/＠Trash/Rome")) == ["a.jpg"]
+        # A folder that is no album itself is no more renamed into a view than an album is.
+        for target in ("/@Trips", "/@Trash/Trips", "/@Tags/Trips"):
+            for source in ("/Trips", "/Trips/Rome"):
+                await raises(Unsupported, session.mv(source, target))
+        await raises(Unsupported, session.mv("/@Timeline", "/Years"))
+        assert trip.name == "Trips/Rome"
+        await session.sftp.makeDirectory("/＠Trash/Milan".encode(), {})
+        await session.mv("/＠Trash", "/Old")
+        assert inner.name == "Old/Rome"
+        assert set(await session.ls("/Old")) == {"Rome", "Milan"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_views_go_with_another_separator(tmp_path: Path) -> None:
+    async with viewed(tmp_path, album_separator=" - ") as r:
+        asset = r.asset("a.jpg")
+        album = r.album("@Mine - 2024/25", asset)
+        session = await r.session()
+        assert set(await session.ls("/")) == {"＠Mine", *ALL}
+        assert list(await session.ls("/＠Mine/2024∕25")) == ["a.jpg"]
+        await ln(session, "/＠Mine/2024∕25/a.jpg", "/@Favorites/a.jpg")
+        assert asset.favorite
+        await session.mv("/＠Mine", "/Years")
+        assert album.name == "Years - 2024/25"
+        await session.sftp.makeDirectory(b"/@Tags/Mine - 2024", {})
+        assert list(await session.ls("/@Tags")) == ["Mine - 2024"]
 
 
 @both
@@ -830,6 +865,31 @@ async def test_a_link_into_a_view_makes_its_relation_and_keeps_the_place(tmp_pat
 
 @both
 @pytest_twisted.ensureDeferred
+async def test_a_copy_into_a_view_is_held_to_what_the_view_can_show(
+    tmp_path: Path, version: str
+) -> None:
+    async with viewed(tmp_path, version) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        asset = r.asset("IMG_7.heic", live_video=part.id)
+        album = r.album("Rome", asset)
+        tag(r, "Mine")
+        session = await r.session()
+        for old, new, kind in (
+            ("/Rome/IMG_7.heic", "/@Favorites/other.heic", Unsupported),
+            ("/Rome/IMG_7.heic", "/@Unsorted/IMG_7.heic", Refused),
+            ("/Rome/IMG_7.mov", "/@Favorites/IMG_7.mov", Refused),
+            ("/Rome/IMG_7.mov", "/@Tags/Mine/IMG_7.mov", Refused),
+        ):
+            await raises(kind, cp(session, old, new))
+            assert await session.ls(new.rpartition("/")[0]) == {}
+        assert (asset.favorite, asset.tags, asset.albums) == (False, [], {album.id})
+        await cp(session, "/Rome/IMG_7.heic", "/@Favorites/IMG_7.heic")
+        assert asset.favorite
+        assert r.names_in(album) == ["IMG_7.heic"]
+
+
+@both
+@pytest_twisted.ensureDeferred
 async def test_no_view_takes_the_motion_part_of_a_live_photo(tmp_path: Path, version: str) -> None:
     async with viewed(tmp_path, version) as r:
         part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
@@ -843,6 +903,25 @@ async def test_no_view_takes_the_motion_part_of_a_live_photo(tmp_path: Path, ver
         await session.sftp.makeDirectory(b"/Rome", {})
         await session.mv("/@Trash/IMG_7.heic", "/Rome/IMG_7.heic")
         assert sorted(await session.ls("/Rome")) == ["IMG_7.heic", "IMG_7.mov"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_whose_still_was_moved_into_a_view_can_be_removed_and_moved(
+    tmp_path: Path,
+) -> None:
+    async with viewed(tmp_path) as r:
+        part = r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        still = r.asset("IMG_7.heic", live_video=part.id)
+        r.album("Live", still)
+        r.album("Films")
+        session = await r.session()
+        await session.ls("/Live")
+        await session.mv("/Live/IMG_7.heic", "/@Favorites/IMG_7.heic")
+        await session.rm("/Live/IMG_7.mov")
+        assert (part.deleted, still.live_video) == (None, part.id)
+        await session.mv("/Live/IMG_7.mov", "/Films/IMG_7.mov")
+        assert list(await session.ls("/Films")) == ["IMG_7.mov"]
+        assert list(await session.ls("/@Favorites")) == ["IMG_7.heic"]
 
 
 @pytest_twisted.ensureDeferred

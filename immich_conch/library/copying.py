@@ -39,11 +39,16 @@ async def add_place(
 
     Noted first, so that it is never shown under a name that nobody gave it; a note of an album
     that then does not get the asset is taken back.  Raises NotFound if the asset is in the trash,
-    Unsupported where the name cannot be kept, Denied or Refused by Immich's own word.
+    Unsupported where the name cannot be kept and for a motion part, which no album shows without
+    its still, Denied or Refused by Immich's own word.
     """
     asset = file.asset
     if is_view(album_id):
         await relations.may_take(immich, album_id, asset, name)
+    if await notes.pairs.part(immich, asset) is not None:
+        raise Unsupported(
+            "This is the motion part of a live photo: link its still, it comes along."
+        )
     before = await notes.read(immich, asset)
     is_there = any(album.id == album_id for album in await immich.albums_of(asset.id))
     links = metadata.links(before, album_id, asset) if is_there else ()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import attrs
 from attrs import define
 from twisted.logger import Logger
 
 from immich_conch.errors import AlreadyExists, Denied, NotFound, Refused
-from immich_conch.immich.model import Album
+from immich_conch.immich.model import Album, Asset
+from immich_conch.library import names
 from immich_conch.library.copying import add_name
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
+from immich_conch.library.pairs import Along
 from immich_conch.library.paths import Path
+from immich_conch.library.relations import is_view
 from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
@@ -38,13 +42,10 @@ class Files(Relocation):
             partial = await self.partial(path)
             if partial is not None and self.pending.drop_partial(partial.album.id, path.name):
                 return
-            along = await self.went_along(path)
-            if along is None:
-                await self._refuse_hidden(path)
-                raise NotFound
-            node = along
-            if along.album.id == await self._album_at(path):
-                return  # the still was removed, and this with it
+            if await self._along(path) is not None:
+                return  # its still left this place, and it is here no more, wherever it is now
+            await self._refuse_hidden(path)
+            raise NotFound
         if not isinstance(node, (FileNode, PendingNode)):
             raise Refused("This is a folder, not a file.")
         if node.album.role == "viewer":
@@ -63,23 +64,25 @@ class Files(Relocation):
         if file is not None and not self._is_gone(node.album, file):
             await self._remove_file(node.album, file)
 
-    async def _album_at(self, path: Path) -> str | None:
-        parent = await self.find(path.parent)
-        return parent.album.id if isinstance(parent, AlbumNode) else None
-
-    async def went_along(self, path: Path) -> FileNode | None:
-        """The motion part that was at a path until its still left: where it is now, or there.
-
-        A client that removes or moves both halves of a live photo names the part next.
-        """
+    async def _along(self, path: Path) -> tuple[Album, Along] | None:
+        """The motion part that was at a path until its still left, and the album it was in."""
         parent = None if path.is_root else await self.find(path.parent)
         if not isinstance(parent, AlbumNode):
             return None
         along = self.notes.pairs.went(parent.album.id, path.name)
-        if along is None:
+        return None if along is None else (parent.album, along)
+
+    async def went_along(self, path: Path) -> FileNode | None:
+        """The motion part that was at a path until its still left: where it is now, or there.
+
+        A client that moves both halves of a live photo names the part next.
+        """
+        found = await self._along(path)
+        if found is None:
             return None
-        if along.album_id is None:
-            return FileNode(parent.album, along.file)
+        album, along = found
+        if along.album_id is None or is_view(along.album_id):  # no view shows it
+            return FileNode(album, along.file)
         folder = await self.catalog.folder(along.album_id)
         files = folder.by_asset.get(along.file.asset.id, ())
         if not files:
@@ -142,12 +145,14 @@ class Files(Relocation):
             await self.may_overwrite(replaced.asset)
         fate: list[bool | None] = []
 
-        async def replace() -> None:
+        async def replace(asset: Asset) -> None:
             if replaced is not None:
                 with suppress(NotFound):  # it has lost the name by another hand
                     fate.append(await self._drop_link(album, replaced))
-                # The name is free only now: the file is named once more.
-                self.tell(album.id, [asset], [asset.id])
+                if asset.live_photo_video_id == replaced.asset.id:
+                    asset = attrs.evolve(asset, live_photo_video_id=None)
+                # The name is free only now.
+                self._name_again(album, asset)
 
         keys = [asset_key(file.asset) for file in (node.file, replaced) if file is not None]
         try:
@@ -160,13 +165,27 @@ class Files(Relocation):
                     await self.notes.rename(self.immich, album.id, node.file, name)
                     if node.file.link.name == name:
                         # It wanted that name all along and was shown with a mark; now it is free.
-                        self.tell(album.id, [asset], [asset.id])
+                        self._name_again(album, asset)
                 else:
+                    if replaced.asset.live_photo_video_id == asset.id:
+                        # A motion part takes its still's place: it must not go along with it.
+                        asset = await self.notes.pairs.release(self.immich, asset)
                     await add_name(self.notes, self.immich, album.id, node.file, name)
-                    await replace()
-                    await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+                    await replace(asset)
+                    if names.fold(node.file.link.name) != names.fold(name):
+                        await self.notes.drop(self.immich, album.id, asset, node.file.link.name)
+                    # else it wanted that name all along, and has no other one to lose
         finally:
             if replaced is not None and fate:
                 await self._freed(album, replaced, fate[0])
         self.pending.drop_partial(album.id, name)
         await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)
+
+    def _name_again(self, album: Album, asset: Asset) -> None:
+        """A file may have a name now that was not free; a motion part is there by its still."""
+        if asset.visibility != "hidden":
+            self.tell(album.id, [asset], [asset.id])
+            return
+        for file in self.catalog.shown(album.id, asset.id)[:1]:
+            if file.still is not None:
+                self.tell(album.id, [file.still], [asset.id])

@@ -136,20 +136,20 @@ class Notes:
         source: str,
         target: str,
         name: str,
-        added: Callable[[], Awaitable[None]] | None = None,
+        added: Callable[[Asset], Awaitable[None]] | None = None,
     ) -> None:
         """Move a file from one album to another, under a name there; as `rename`.
 
         Noted first, so that it is never shown under a name that nobody gave it; then added, then
-        removed; `added` runs in between.  A live photo's motion part goes along; moved alone it is
-        an asset like any other from then on.
+        removed; `added` runs in between, with the asset as it is then.  A live photo's motion part
+        goes along; moved alone it is an asset like any other from then on.
         """
         asset, old = file.asset, file.link.name
         part = await self.pairs.part(immich, asset)
         if part is not None:
             if await self._went_along(immich, part, source, target, Link(name, file.link.time)):
                 if added is not None:
-                    await added()
+                    await added(part)
                 tell(source, [], [asset.id])
                 return
             asset = await self.pairs.release(immich, part)
@@ -168,7 +168,7 @@ class Notes:
         await link(immich, target, asset.id)
         tell(target, [asset], [])
         if added is not None:
-            await added()
+            await added(asset)
         rest = metadata.removed(here, old)
         if rest:
             last = metadata.with_links(after, source, asset, rest)

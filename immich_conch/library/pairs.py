@@ -14,10 +14,10 @@ import attrs
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from immich_conch.errors import Denied, NotFound
+from immich_conch.errors import Denied, MissingPermission, NotFound
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
-from immich_conch.library import relations
+from immich_conch.library import names
 from immich_conch.library.motion import visible
 from immich_conch.library.naming import File
 from immich_conch.library.removal import Tell, link, may_delete
@@ -25,6 +25,8 @@ from immich_conch.library.removal import Tell, link, may_delete
 #: Seconds for which a REMOVE or RENAME of a part that went along with its still is answered OK: a
 #: client that removes or moves a folder of live photos names both halves of each in turn.
 ALONG_KEPT = 600.0
+#: What a key must be allowed for a part to leave its still.
+PERMISSION = "asset.update"
 #: Parts remembered that went along, a user.
 MOST_ALONG = 10_000
 
@@ -36,6 +38,12 @@ class Along:
     file: File
     album_id: str | None
     at: float
+
+
+def _may_unlink(immich: IImmich) -> None:
+    """Raise MissingPermission before anything is done for a part that could not be unlinked."""
+    if not immich.allowed(PERMISSION):
+        raise MissingPermission(PERMISSION)
 
 
 def _nothing(*_: str) -> Sequence[str]:
@@ -105,19 +113,21 @@ class Pairs:
     def beside(self, album_id: str, still: Asset) -> Sequence[File]:
         """The files of a still's motion part in an album, as they are shown now."""
         part_id = still.live_photo_video_id
-        return () if part_id is None else self.shown(album_id, part_id)
+        shown = () if part_id is None else self.shown(album_id, part_id)
+        return [file for file in shown if file.still is not None]  # else it is released by now
 
     def leaves(self, album_id: str, files: Sequence[File], now_in: str | None = None) -> None:
         """These files of a part left an album with its still, for `now_in` or for the trash."""
         for file in files:
-            self._along.pop((album_id, file.name), None)
-            self._along[album_id, file.name] = Along(file, now_in, self.seconds())
+            place = album_id, names.fold(file.name)
+            self._along.pop(place, None)
+            self._along[place] = Along(file, now_in, self.seconds())
         while len(self._along) > MOST_ALONG:
             del self._along[next(iter(self._along))]
 
     def went(self, album_id: str, name: str) -> Along | None:
         """The part that was shown there under this name until its still left, not long ago."""
-        along = self._along.get((album_id, name))
+        along = self._along.get((album_id, names.fold(name)))
         if along is None or self.seconds() - along.at > ALONG_KEPT:
             return None
         return along
@@ -136,6 +146,7 @@ class Pairs:
             return False
         if part.owner_id != immich.user.id:
             raise Denied("This is the motion part of somebody else's live photo.")
+        _may_unlink(immich)
         trash_enabled = await immich.server.trash_enabled()
         may_delete(trash_enabled, final_delete)
         if not stills:
@@ -152,6 +163,7 @@ class Pairs:
         """Make a part an asset like any other, in every album where its still shows it."""
         if part.owner_id != immich.user.id:
             raise Denied("This is the motion part of somebody else's live photo.")
+        _may_unlink(immich)
         stills = await self.stills(immich, part)
         for still in stills:
             for album in () if still.trashed else await immich.albums_of(still.id):
@@ -167,7 +179,7 @@ class Pairs:
             await self._told(immich, still, None, part, alone)
         return alone
 
-    async def hand_over(self, immich: IImmich, album_id: str, old: Asset, new: Asset) -> Asset:
+    async def hand_over(self, immich: IImmich, old: Asset, new: Asset) -> Asset:
         """A still that is overwritten hands its part on; the new still, which may have one now."""
         part_id = old.live_photo_video_id
         if part_id is None or new.is_video or new.live_photo_video_id is not None:
@@ -175,11 +187,9 @@ class Pairs:
         if old.owner_id != immich.user.id:
             return new
         try:
-            if relations.deletes(album_id):
-                # A view does not show the part; but it must not be in the trash with the still.
-                if not visible(await immich.asset(part_id)):
-                    return new
-            elif not self.shown(album_id, part_id):
+            # Immich's word: a view does not show the part, and a folder that is known no more, for
+            # it has just changed, shows nothing; but it must not be in the trash with the still.
+            if not visible(await immich.asset(part_id)):
                 return new
             return await self._name(immich, new, part_id)
         except NotFound:

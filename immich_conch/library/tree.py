@@ -25,7 +25,10 @@ class Tree(Files):
         self._writable()
         if source.is_root or target.is_root:
             raise Denied("The root folder cannot be renamed.")
-        node = await self.find(source) or await self.went_along(source)
+        node, is_called = await self.find(source), source.name
+        along = node is None
+        if along:
+            node = await self.went_along(source)
         if node is None:
             raise NotFound
         if isinstance(node, FOLDER_NODES):
@@ -36,9 +39,13 @@ class Tree(Files):
             raise Denied("You may only look at this album.")
         name = names.check_new(target.name)
         album = await self.album_for_writing(target)
-        same_place = album.id == node.album.id and self.catalog.key(
-            source.name
-        ) == self.catalog.key(name)
+        if along and isinstance(node, FileNode):
+            is_called = node.file.name
+            if album.id == node.album.id and not self.catalog.shown(album.id, node.file.asset.id):
+                raise NotFound  # it was removed with its still
+        same_place = album.id == node.album.id and self.catalog.key(is_called) == self.catalog.key(
+            name
+        )
         existing = None if same_place else await self.find(target)
         if existing is not None and not replace:
             raise AlreadyExists
@@ -53,7 +60,7 @@ class Tree(Files):
                 # It came into Immich under its old name while we waited: it is a file there.
                 await self.rename(source, target, replace)
             return
-        if same_place and source.name == target.name:
+        if same_place and is_called == target.name:
             return
         await self._move(node, album, name, existing)
 
@@ -73,7 +80,10 @@ class Tree(Files):
             raise Denied("Folders cannot be linked.")
         name = names.check_new(target.name)
         album = await self.album_for_writing(target)
-        if await self.find(target) is not None:
+        there = await self.find(target)
+        if there is not None:
+            if isinstance(there, FileNode) and _came_along(node, there):
+                return
             raise AlreadyExists
         await self.pending.finish_removals(album.id, name)
         async with self.locks.hold(asset_key(node.file.asset)):
@@ -105,3 +115,9 @@ class Tree(Files):
             node = await self.resolve(path)
         if isinstance(node, FileNode) and not self.read_only and node.album.role != "viewer":
             await self.notes.retime(self.immich, node.album.id, node.file, time)
+
+
+def _came_along(node: FileNode, there: FileNode) -> bool:
+    """Whether a motion part is in another album, where its still was linked before it."""
+    same = node.file.asset.id == there.file.asset.id
+    return same and there.file.still is not None and there.album.id != node.album.id

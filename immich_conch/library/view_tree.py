@@ -26,6 +26,7 @@ from immich_conch.library import names, relations
 from immich_conch.library.albums import Branch
 from immich_conch.library.naming import File
 from immich_conch.library.nodes import (
+    FOLDER_NODES,
     AlbumNode,
     Entries,
     FileNode,
@@ -232,7 +233,7 @@ class ViewTree(Tree):
         """RENAME; a file that goes into a view or out of one is moved as `relations` says."""
         if self._in_view(source) or self._in_view(target):
             self._writable()
-            if isinstance(await self.resolve(source), AlbumNode):
+            if isinstance(await self.resolve(source), FOLDER_NODES):
                 raise Unsupported("The folders of views cannot be renamed, nor albums into them.")
         await super().rename(source, target, replace)
 

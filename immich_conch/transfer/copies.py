@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable
 from attrs import define, frozen
 
 from immich_conch.errors import Denied, NotFound, Refused
+from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.transfer.commit import check_content
+from immich_conch.transfer.landing import wanted_link
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upkeep import Upkeep
 from immich_conch.transfer.upload import Base, State, Upload
@@ -75,6 +77,13 @@ class Copies(Upkeep):
             await self._commit(upload, on_error=State.SEALED)
             return True
 
+    async def can_be_shown(self, lease: Lease, upload: Upload, known: Asset | None) -> None:
+        """Raise where bytes that Immich has could not be shown as an upload wants them."""
+        if known is not None:
+            file = await lease.catalog.find_file(upload.album_id, upload.name)
+            wanted = wanted_link(upload, known, file)
+            await self.notes.may_take(lease.immich, upload.album_id, known, wanted, file)
+
     async def copy_into(
         self, upload: Upload, at: int, source: Source, start: int, length: int
     ) -> None:
@@ -118,7 +127,9 @@ class Copies(Upkeep):
             return False
 
         async def check(lease: Lease) -> bool:
-            return await check_content(lease.immich, 0, checksum) is not None
+            known = await check_content(lease.immich, 0, checksum)
+            await self.can_be_shown(lease, upload, known)
+            return known is not None
 
         if not await self.with_session(upload, check):
             return False

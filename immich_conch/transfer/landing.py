@@ -90,7 +90,7 @@ class Landing:
         if not in_album:
             return Landed(asset, in_album=False)
         landed, free = await self._replace(upload, lease, asset)
-        if still is not None:
+        if still is not None and (landed.replaced is None or landed.replaced.id != still.id):
             landed = attrs.evolve(landed, still=still)
         if free:
             self._made[_place(upload)] = asset.id
@@ -182,7 +182,10 @@ class Landing:
         except NotFound:
             return Landed(asset, True, old, left=True), True  # gone by another hand
         pairs = self.notes.pairs
-        asset = await pairs.hand_over(lease.immich, album_id, old, asset)
+        if old.live_photo_video_id == asset.id:
+            # A motion part takes its still's place: it must not go along with it.
+            asset = await pairs.release(lease.immich, asset)
+        asset = await pairs.hand_over(lease.immich, old, asset)
         still = await pairs.take_place(lease.immich, old, asset)
         try:
             async with self.locks.hold(asset_key(old)):
@@ -196,4 +199,6 @@ class Landing:
                 )
         except NotFound:
             trashed = None  # it has another name meanwhile
+        if asset.live_photo_video_id == old.id:
+            asset = attrs.evolve(asset, live_photo_video_id=None)
         return Landed(asset, True, old, left=trashed is not None, still=still), True

@@ -31,7 +31,6 @@ from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
 from immich_conch.transfer.commits import WAITING
 from immich_conch.transfer.copies import Copies
-from immich_conch.transfer.landing import wanted_link
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upload import Base, State, Upload
 
@@ -224,10 +223,7 @@ class Uploads(Copies):
                 raise Denied("You may only look at this album.")
             waiting = self._waiting(upload)
             known = await check_content(lease.immich, upload.size, upload.checksum, waiting)
-            if known is not None:
-                file = await lease.catalog.find_file(album.id, upload.name)
-                wanted = wanted_link(upload, known, file)
-                await self.notes.may_take(lease.immich, album.id, known, wanted, file)
+            await self.can_be_shown(lease, upload, known)
 
         await self.with_session(upload, check)
         if upload.time is not None:
