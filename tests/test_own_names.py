@@ -91,6 +91,27 @@ async def test_a_look_that_took_long_does_not_bring_an_old_name_back(
         await r.settled()
 
 
+@everywhere
+@by_both
+@pytest_twisted.ensureDeferred
+async def test_bytes_shown_with_a_mark_stay_there_when_they_get_the_name_itself(
+    tmp_path: Path, version: str, by: str
+) -> None:
+    async with rig(tmp_path, version) as r:
+        first, second = r.asset("a.jpg", jpeg("1")), r.asset("a.jpg", jpeg("2"))
+        r.album("Rome", first, second)
+        session = await enter(r, by)
+        marked = f"a ~{second.id[:8]}.jpg"
+        assert sorted(await session.ls("/Rome")) == sorted(["a.jpg", marked])
+        await session.put("/Rome/a.jpg", jpeg("2"), LATER)
+        assert await times(session, "/Rome") == {"a.jpg": LATER, marked: TAKEN}
+        for name in ("a.jpg", marked):
+            assert await session.get(f"/Rome/{name}") == jpeg("2")
+        assert first.deleted is not None
+        await session.put(f"/Rome/{marked}", jpeg("2"), TAKEN)
+        assert await times(session, "/Rome") == {"a.jpg": LATER, marked: TAKEN}
+
+
 # -- renaming -------------------------------------------------------------------------------------
 
 

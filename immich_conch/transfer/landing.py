@@ -6,7 +6,7 @@ before leaves the album only when its successor is in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 from attrs import define, field, frozen
@@ -60,6 +60,22 @@ def wanted_link(upload: Upload, asset: Asset, file: File | None) -> Link:
     elif names.fold(link.name) != names.fold(upload.name):
         link = Link(upload.name, link.time)
     return link if upload.time is None else Link(link.name, metadata.whole(upload.time))
+
+
+def _kept_apart(
+    links: tuple[Link, ...], shown: Sequence[File], name: str, wanted: Link
+) -> tuple[Link, ...]:
+    """The links of an asset that an upload gives the name it wants and is not shown by so far.
+
+    The name that it is shown by, with a mark, is noted then: it would vanish else, for both are
+    one link.
+    """
+    if wanted.key == names.fold(name):
+        for file in shown:
+            if file.link.key == wanted.key and names.fold(file.name) != wanted.key:
+                aside = Link(file.name, file.link.time)
+                links = metadata.renamed(links, file.link.name, aside)
+    return links
 
 
 @define(eq=False)
@@ -149,7 +165,9 @@ class Landing:
         links = metadata.links(before, album_id, asset) if here else ()
         file = await lease.catalog.find_file(album_id, upload.name) if here else None
         wanted = wanted_link(upload, asset, file)
-        after = metadata.with_links(before, album_id, asset, metadata.added(links, wanted))
+        shown = lease.catalog.shown(album_id, asset.id) if here else ()
+        kept = _kept_apart(links, shown, upload.name, wanted)
+        after = metadata.with_links(before, album_id, asset, metadata.added(kept, wanted))
         try:
             await self.notes.write(immich, asset, before, after)
         except Unsupported as error:
