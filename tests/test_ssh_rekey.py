@@ -157,6 +157,15 @@ def test_who_has_nothing_in_common_with_us_is_told_so(
     assert link.down.disconnecting and len(lines) == 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    [b"OpenSSH_for_Windows_9.5", b"OpenSSH_6.7p1 Raspbian", b"paramiko_3.5.1", b"JSCH-0.1.54"],
+)
+def test_clients_that_are_known_to_speak_first_are_waited_for(link: Link, name: bytes) -> None:
+    link.server.dataReceived(b"SSH-2.0-" + name + b"\r\n")
+    assert link.down.value() == b"SSH-2.0-immich-conch\r\n"
+
+
 def test_who_waits_for_our_kexinit_has_it_after_a_while(link: Link) -> None:
     link.server.dataReceived(b"SSH-2.0-OpenSSH_7.4\r\n")
     link.clock.advance(KEXINIT_PATIENCE - 0.1)
