@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 import pytest
+from attrs import evolve
 from ssh_server import PASSWORD, World, host_keys
 from test_ssh_transport import Client, Link, lines, ns
 from twisted.conch.ssh.transport import (
@@ -105,13 +106,14 @@ def test_others_have_our_kexinit_as_soon_as_they_have_said_who_they_are(
     assert STRICT_SERVER in offer.key_exchanges
 
 
-def offering(ciphers: list[bytes], macs: list[bytes]) -> bytes:
+def offering(ciphers: list[bytes], macs: list[bytes], guesses: bool = False) -> bytes:
     """An OpenSSH of old, its KEXINIT."""
     lists = [
         *([b"curve25519-sha256"], [b"ssh-ed25519"], ciphers, ciphers, macs, macs),
         *([b"none"], [b"none"], [], []),
     ]
-    body = b"\x14" + bytes(16) + b"".join(ns(b",".join(names)) for names in lists) + bytes(5)
+    body = b"\x14" + bytes(16) + b"".join(ns(b",".join(names)) for names in lists)
+    body += bytes((guesses,)) + bytes(4)
     padding = 16 - (5 + len(body)) % 8
     return struct.pack("!LB", 1 + len(body) + padding, padding) + body + bytes(padding)
 
@@ -147,6 +149,20 @@ def test_who_prefers_something_slower_lands_on_gcm_if_he_knows_it(
     assert link.server._agreed.suite_in.mac == (b"" if b"gcm" in chosen else b"hmac-sha2-256")
 
 
+def test_a_wrong_guess_of_the_method_is_dropped_once(link: Link, lines: list[Any]) -> None:
+    # RFC 4253, section 7: it has the number of whatever method was guessed.
+    guess = offering(CTR, [b"hmac-sha2-256"], guesses=True)
+    link.server.algorithms = evolve(
+        link.server.algorithms, key_exchanges=(b"ecdh-sha2-nistp256", b"curve25519-sha256")
+    )
+    link.server.dataReceived(b"SSH-2.0-me\r\n" + guess)
+    packet = struct.pack("!LB", 12, 6) + bytes((MSG_KEX_DH_GEX_REQUEST,)) + bytes(10)
+    link.server.dataReceived(packet)
+    assert not link.down.disconnecting and lines == []
+    link.server.dataReceived(packet)
+    assert link.down.disconnecting and len(lines) == 1
+
+
 @pytest.mark.parametrize(
     ("ciphers", "macs"), [([CHACHA], [b"hmac-sha2-256"]), (CTR, [b"hmac-md5"]), ([b""], [b""])]
 )
@@ -155,6 +171,15 @@ def test_who_has_nothing_in_common_with_us_is_told_so(
 ) -> None:
     link.server.dataReceived(b"SSH-2.0-OpenSSH_9.2p1\r\n" + offering(ciphers, macs))
     assert link.down.disconnecting and len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"OpenSSH_for_Windows_9.5", b"OpenSSH_6.7p1 Raspbian", b"paramiko_3.5.1", b"JSCH-0.1.54"],
+)
+def test_clients_that_are_known_to_speak_first_are_waited_for(link: Link, name: bytes) -> None:
+    link.server.dataReceived(b"SSH-2.0-" + name + b"\r\n")
+    assert link.down.value() == b"SSH-2.0-immich-conch\r\n"
 
 
 def test_who_waits_for_our_kexinit_has_it_after_a_while(link: Link) -> None:
@@ -426,6 +451,21 @@ def test_what_comes_though_reading_is_paused_is_read_in_order(link: Link) -> Non
     link.wait(0)
     assert link.client.got.count(82) == PACKETS_A_TURN + 5
     assert told == [link.client.outgoingPacketSequence - 1]
+
+
+def test_a_fault_of_ours_in_a_later_turn_ends_the_connection(
+    link: Link, logged_errors: Any
+) -> None:
+    logged_in(link)
+    for _ in range(PACKETS_A_TURN + 5):
+        link.send(KEEP_ALIVE, ALIVE)
+    link.pump()
+    link.server.service.packetReceived = None
+    link.wait(0)
+    assert len(logged_errors.flush(TypeError)) == 1
+    assert link.down.aborted
+    link.server.connectionLost(None)
+    assert link.clock.getDelayedCalls() == []
 
 
 def test_a_drop_in_the_middle_of_a_turn_leaves_nothing_behind(link: Link) -> None:

@@ -46,9 +46,12 @@ STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
 """Strict key exchange, OpenSSH's PROTOCOL, section 1.10: what stops the Terrapin attack."""
 
 _SPEAKS_FIRST = re.compile(
-    rb"SSH-2\.0-(OpenSSH_\d\.|paramiko_|PuTTY_|WinSCP_|FileZilla_|JSCH[-_]|SSHJ_|APACHE-SSHD-)"
+    rb"SSH-2\.0-(OpenSSH_(for_Windows_)?\d\.|paramiko_|PuTTY_|WinSCP_|FileZilla_|JSCH[-_]"
+    rb"|SSHJ_|APACHE-SSHD-)"
 )
-"""Identifications of clients that send KEXINIT without waiting, and like CTR better than GCM."""
+"""Identifications of clients that send KEXINIT without waiting, and like CTR better than GCM.
+
+One that waits all the same gets ours after `kex.KEXINIT_PATIENCE`."""
 
 
 def speaks_first(identification: bytes) -> bool:

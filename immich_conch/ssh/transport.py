@@ -227,7 +227,13 @@ class Transport(KeyExchange):
     def _next_turn(self) -> None:
         self._turn = None
         self.transport.resumeProducing()
-        self._read()
+        try:
+            self._read()
+        except Exception:
+            # The reactor does as much for what escapes from dataReceived itself.
+            self._log.failure("{peer}: reading failed, cutting it off", peer=self.peer)
+            self._end_reading()
+            self.transport.abortConnection()
 
     def send_pieces(self, number: int, pieces: Sequence[Piece]) -> None:
         """Send a message; after a disconnect nothing is sent any more.
