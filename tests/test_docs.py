@@ -32,6 +32,14 @@ ROW = re.compile(r"^``--([a-z-]+)``\s+``([A-Z_]+)``\s+(?:``(\S+)``|none)\s+\S", 
 SHOWN_FLAG = {True: "yes", False: "no"}
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_heading_is_underlined_and_nothing_else_is(document: Path) -> None:
+    lines = document.read_text().splitlines()
+    for above, line in zip(["", *lines], lines, strict=False):
+        if re.fullmatch(r"={4,}|-{4,}|~{4,}", line):
+            assert 0 < len(above) <= len(line), f"{above!r} above {line!r}"
+
+
 def shown_options() -> set[str]:
     done = subprocess.run(
         [sys.executable, "-m", "twisted", "immich-sftp", "--help"],
