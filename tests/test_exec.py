@@ -125,6 +125,22 @@ async def test_checksums_come_from_immich_and_from_the_spool(tmp_path: Path, ver
 
 
 @pytest_twisted.ensureDeferred
+async def test_motion_parts_and_files_in_views_have_checksums(tmp_path: Path) -> None:
+    async with shell(tmp_path, views=("favorites",)) as s:
+        part = s.r.asset("IMG_7.mov", jpeg("part"), visibility="hidden")
+        asset = s.r.asset("IMG_7.heic", jpeg("still"), live_video=part.id, favorite=True)
+        s.r.album("Trips/Rome", asset)
+        names = (b"/Trips/Rome/IMG_7.mov", b"/@Favorites/IMG_7.heic")
+        status, out, err = await s.start(b"sha1sum " + b" ".join(names))
+        assert (status, err) == (0, b"")
+        assert out == b"".join(
+            sha(jpeg(text)) + b"  " + name + b"\n"
+            for text, name in zip(("part", "still"), names, strict=True)
+        )
+        assert s.r.demo.requests[DOWNLOAD] == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_others_are_printed_beside_what_is_missing(tmp_path: Path) -> None:
     async with shell(tmp_path) as s:
         s.r.album("Rome", s.r.asset("a.jpg", jpeg("a")))

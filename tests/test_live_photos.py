@@ -742,6 +742,35 @@ async def test_somebody_elses_live_photo_is_whole_too(
         assert p.still.live_video == p.part.id
 
 
+@versions
+@pytest_twisted.ensureDeferred
+async def test_a_viewer_copies_both_halves_and_changes_nothing(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, loopback=True) as r:
+        bob = r.demo.add_user("bob@example.com", "correct horse", "Bob")
+        p = pair(r)
+        r.demo._albums.share(p.album, [(bob.id, "viewer")])
+        mine = r.demo.add_album(bob, "Mine")
+        s = await r.session("bob@example.com")
+        for end in ("MOV", "JPG"):
+            path = f"/Live/IMG_7.{end}"
+            await raises(Denied, s.rm(path))
+            await raises(Denied, s.mv(path, f"/Mine/IMG_7.{end}"))
+            await raises(Denied, s.mv(path, f"/Live/other.{end}"))
+            with pytest.raises((Denied, Unsupported)):
+                await ln(s, path, f"/Mine/IMG_7.{end}")
+            assert await s.ls("/Mine") == {}
+        for end in ("MOV", "JPG"):
+            await cp(s, f"/Live/IMG_7.{end}", f"/Mine/IMG_7.{end}")
+            await s.utime(f"/Mine/IMG_7.{end}")
+        assert await s.get("/Mine/IMG_7.MOV") == motion("IMG_7", "IMG_7")
+        assert await s.get("/Mine/IMG_7.JPG") == still("IMG_7", "IMG_7")
+        assert {asset.owner_id for asset in r.demo.assets_of(mine)} == {bob.id}
+        assert sorted(await s.ls("/Live")) == ["IMG_7.JPG", "IMG_7.MOV"]
+        assert p.still.live_video == p.part.id
+
+
 @ways
 @pytest_twisted.ensureDeferred
 async def test_a_removal_of_the_part_is_refused_where_there_is_no_trash(

@@ -342,6 +342,26 @@ async def test_a_file_moved_to_the_name_of_a_cut_upload_takes_its_place(tmp_path
         assert (await session.stat("/Best/a.jpg"))["size"] == 100
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest_twisted.ensureDeferred
+async def test_a_file_trashed_by_somebody_else_is_not_moved_into_thin_air(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version, freshness=60.0) as r:
+        asset, rome, best = r.asset("a.jpg"), r.album("Rome"), r.album("Best")
+        r.demo._albums._link(rome, asset)
+        session = await r.session()
+        await session.ls("/Rome")
+        await session.lease.immich.trash([asset.id])
+        await raises(NotFound, session.mv("/Rome/a.jpg", "/Best/b.jpg"))
+        assert await session.ls("/Best") == {}
+        # Restored it is where it was, and nowhere else.
+        await session.lease.immich.restore([asset.id])
+        assert asset.albums == {rome.id}
+        assert not asset.notes
+        assert r.names_in(best) == []
+
+
 @pytest_twisted.ensureDeferred
 async def test_many_files_are_moved_with_a_few_questions_each(tmp_path: Path) -> None:
     count = 200
@@ -355,7 +375,7 @@ async def test_many_files_are_moved_with_a_few_questions_each(tmp_path: Path) ->
         for number in range(count):
             await session.mv(f"/Rome/{number}.jpg", f"/Best/{number}.jpg")
         assert all(asset.albums == {best.id} for asset in assets)
-        # What is noted, which albums hold it, into the one and out of the other.
-        assert sum(r.demo.requests.values()) - before <= 4 * count + 10
+        # What is noted, which albums hold it, into the one, not in the trash, out of the other.
+        assert sum(r.demo.requests.values()) - before <= 5 * count + 10
         assert len(await session.ls("/Best")) == count
         assert await session.ls("/Rome") == {}

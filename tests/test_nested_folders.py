@@ -614,6 +614,39 @@ async def test_a_folder_may_be_spelt_anew(tmp_path: Path, ignore_case: bool) -> 
             r.clock.advance(10)
 
 
+@pytest.mark.parametrize("way", ["mirror", "listings"])
+@pytest_twisted.ensureDeferred
+async def test_live_photos_and_removals_that_wait_go_along_with_the_folder(
+    tmp_path: Path, way: str
+) -> None:
+    more = {"mirror_max_assets": 1000} if way == "mirror" else {}
+    async with rig(tmp_path, **more) as r:
+        parts = [r.asset(f"IMG_{n}.MOV", visibility="hidden") for n in (1, 2)]
+        stills = [
+            r.asset(f"IMG_{n}.HEIC", live_video=part.id) for n, part in enumerate(parts, start=1)
+        ]
+        inner, other = r.album("Trips/Rome", *stills), r.album("Other")
+        session = await r.session()
+        await session.put("/Trips/Rome/new.jpg", jpeg("new"))  # without a time: it waits
+        await session.rm("/Trips/Rome/IMG_1.HEIC")  # held back for that
+        await session.rm("/Trips/Rome/IMG_1.MOV")
+        await session.mv("/Trips", "/Old")
+        assert inner.name == "Old/Rome"
+        assert stills[0].deleted is not None
+        assert sorted(await session.ls("/Old/Rome")) == ["IMG_2.HEIC", "IMG_2.MOV", "new.jpg"]
+        await raises(NotFound, session.ls("/Trips"))
+        await session.utime("/Old/Rome/new.jpg")
+        assert r.names_in(inner) == ["IMG_2.HEIC", "new.jpg"]
+        # And out of the nested album, both halves, under other names.
+        await session.mv("/Old/Rome/IMG_2.MOV", "/Old/Rome/Film.MOV")
+        await session.mv("/Old/Rome/IMG_2.HEIC", "/Other/Photo.HEIC")
+        for _ in range(2):
+            assert list(await session.ls("/Old/Rome")) == ["new.jpg"]
+            assert sorted(await session.ls("/Other")) == ["Film.MOV", "Photo.HEIC"]
+            r.clock.advance(3.0)
+        assert (stills[1].albums, parts[1].deleted) == ({other.id}, None)
+
+
 @pytest_twisted.ensureDeferred
 async def test_uploads_on_their_way_go_along_with_the_folder(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:

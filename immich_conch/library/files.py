@@ -16,7 +16,6 @@ from immich_conch.library.naming import File
 from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
 from immich_conch.library.pairs import Along
 from immich_conch.library.paths import Path
-from immich_conch.library.relations import is_view
 from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
@@ -64,6 +63,11 @@ class Files(Relocation):
         if file is not None and not self._is_gone(node.album, file):
             await self._remove_file(node.album, file)
 
+    async def _is_nowhere(self, path: Path) -> bool:
+        """Whether the motion part that was at a path is no file any more."""
+        found = await self._along(path)
+        return found is not None and not found[1].shown
+
     async def _along(self, path: Path) -> tuple[Album, Along] | None:
         """The motion part that was at a path until its still left, and the album it was in."""
         parent = None if path.is_root else await self.find(path.parent)
@@ -81,7 +85,7 @@ class Files(Relocation):
         if found is None:
             return None
         album, along = found
-        if along.album_id is None or is_view(along.album_id):  # no view shows it
+        if along.album_id is None or not along.shown:
             return FileNode(album, along.file)
         folder = await self.catalog.folder(along.album_id)
         files = folder.by_asset.get(along.file.asset.id, ())

@@ -166,6 +166,12 @@ class Notes:
         beside = self.pairs.beside(source, asset)
         await self._note_beside(immich, beside, source, target)
         await link(immich, target, asset.id)
+        if (await immich.asset(asset.id)).trashed:
+            # By another hand, before we knew: an album takes it, and does not show it.
+            if not is_there and not is_view(target):
+                await unlink(immich, target, asset.id)
+                await self.forget(immich, target, asset, after)
+            raise NotFound("The file is in Immich's trash.")
         tell(target, [asset], [])
         if added is not None:
             await added(asset)

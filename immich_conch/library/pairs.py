@@ -20,6 +20,7 @@ from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.motion import visible
 from immich_conch.library.naming import File
+from immich_conch.library.relations import is_view
 from immich_conch.library.removal import Tell, link, may_delete
 
 #: Seconds for which a REMOVE or RENAME of a part that went along with its still is answered OK: a
@@ -38,6 +39,11 @@ class Along:
     file: File
     album_id: str | None
     at: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is beside its still somewhere; no view shows it."""
+        return self.album_id is not None and not is_view(self.album_id)
 
 
 def _may_unlink(immich: IImmich) -> None:

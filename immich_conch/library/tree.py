@@ -41,8 +41,8 @@ class Tree(Files):
         album = await self.album_for_writing(target)
         if along and isinstance(node, FileNode):
             is_called = node.file.name
-            if album.id == node.album.id and not self.catalog.shown(album.id, node.file.asset.id):
-                raise NotFound  # it was removed with its still
+            if album.id == node.album.id and await self._is_nowhere(source):
+                raise NotFound
         same_place = album.id == node.album.id and self.catalog.key(is_called) == self.catalog.key(
             name
         )
