@@ -152,17 +152,16 @@ class _Mac:
         self._keyed = hmac.new(key, b"", digest)
         self.size = self._keyed.digest_size
 
-    def of(self, sequence: int, *pieces: Piece) -> bytes:
-        """The MAC of a packet in pieces."""
+    def of(self, sequence: int, packet: Piece, head: bytes = b"") -> bytes:
+        """The MAC of a packet, which may have its head apart."""
         mac = self._keyed.copy()
-        mac.update(_UINT32.pack(sequence))
-        for piece in pieces:
-            mac.update(piece)
+        mac.update(_UINT32.pack(sequence) + head)
+        mac.update(packet)
         return mac.digest()
 
-    def check(self, sequence: int, mac: Piece, *pieces: Piece) -> None:
+    def check(self, sequence: int, mac: Piece, packet: Piece) -> None:
         """Raise BadMac unless it is the packet's."""
-        if not hmac.compare_digest(self.of(sequence, *pieces), mac):
+        if not hmac.compare_digest(self.of(sequence, packet), mac):
             raise BadMac("bad MAC")
 
 
@@ -221,7 +220,7 @@ class CtrThenMac:
         padding = _padding(1 + size, _AES_BLOCK)
         head = _UINT32.pack(1 + size + padding)
         body = self._cipher.update(b"".join((_BYTES[padding], *pieces, urandom(padding))))
-        return head, body, self._mac.of(sequence, head, body)
+        return head, body, self._mac.of(sequence, body, head)
 
     def length(self, data: memoryview) -> int:
         """As it stands there: it is authenticated only with the rest."""
