@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sftp": {"errors", *DOORS, "library", "transfer"},
     "ssh": set(),
     "demo": set(),
-    "accounts": {"errors", "settings", "counters", *DOORS, "library", "transfer"},
+    "account": {"errors", *DOORS, "library", "transfer"},
+    "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
     "auth": {"errors", "counters", *DOORS, "accounts", "sftp", "ssh", "transfer"},
 }
 #: The one place that knows everything.
