@@ -165,7 +165,9 @@ class Landing:
         links = metadata.links(before, album_id, asset) if here else ()
         file = await lease.catalog.find_file(album_id, upload.name) if here else None
         wanted = wanted_link(upload, asset, file)
-        shown = lease.catalog.shown(album_id, asset.id) if here else ()
+        # What an earlier try of this upload put there was never anybody's file.
+        first = upload.asset_id is None and upload.session is not None
+        shown = lease.catalog.shown(album_id, asset.id) if here and first else ()
         kept = _kept_apart(links, shown, upload.name, wanted)
         after = metadata.with_links(before, album_id, asset, metadata.added(kept, wanted))
         try:

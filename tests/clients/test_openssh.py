@@ -434,7 +434,9 @@ def test_old_algorithms_are_refused(
     openssh: OpenSSH, modern: World, modern_user: User, options: str
 ) -> None:
     # ssh says why not at its own log level only.
-    told = ("-o", options, "-o", "LogLevel=INFO")
+    told = ["-o", options, "-o", "LogLevel=INFO"]
+    if options.startswith("MACs"):
+        told += ["-o", "Ciphers=aes256-ctr"]  # with GCM there is no MAC to agree on
     done = openssh.sftp(modern.later, modern_user, "ls", *told, check=False)
     assert done.returncode != 0
     assert "no matching" in done.stderr
