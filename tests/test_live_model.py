@@ -26,7 +26,7 @@ from twisted.internet.task import LoopingCall
 
 from immich_conch.errors import ConchError
 
-EXAMPLES = int(os.environ.get("IMMICH_CONCH_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("IMMICH_CONCH_EXAMPLES", "2"))
 STEPS = 25
 
 #: Stills (S) and motion parts (M) of two live photos, and a picture; each of another size.

@@ -65,7 +65,7 @@ def wanted_link(upload: Upload, asset: Asset, file: File | None) -> Link:
 def _kept_apart(
     links: tuple[Link, ...], shown: Sequence[File], name: str, wanted: Link
 ) -> tuple[Link, ...]:
-    """The links of an asset that an upload gives the name it wants and is not shown by so far.
+    """The links of an asset that a copy gives the name it wants and is not shown by so far.
 
     The name that it is shown by, with a mark, is noted then: it would vanish else, for both are
     one link.
@@ -165,9 +165,9 @@ class Landing:
         links = metadata.links(before, album_id, asset) if here else ()
         file = await lease.catalog.find_file(album_id, upload.name) if here else None
         wanted = wanted_link(upload, asset, file)
-        # What an earlier try of this upload put there was never anybody's file.
-        first = upload.asset_id is None and upload.session is not None
-        shown = lease.catalog.shown(album_id, asset.id) if here and first else ()
+        # Else it may be what a try that failed put there, which is nobody's file.
+        copied = here and upload.copy_of is not None and upload.asset_id is None
+        shown = lease.catalog.shown(album_id, asset.id) if copied else ()
         kept = _kept_apart(links, shown, upload.name, wanted)
         after = metadata.with_links(before, album_id, asset, metadata.added(kept, wanted))
         try:
