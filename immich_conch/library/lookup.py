@@ -96,17 +96,20 @@ class Lookup:
         pending = self.pending.find(album.id, name)
         if pending is not None:
             return PendingNode(album, pending)
-        folder = await self.catalog.folder(album.id)
+        file, aside = await self._committed(album, name)
         # The listing may have been waited for: an upload may have begun meanwhile.
-        pending = self.pending.find(album.id, name)
-        if pending is None:
-            pending = self._set_aside(album, folder).get(self.catalog.key(name))
+        pending = self.pending.find(album.id, name) or aside
         if pending is not None:
             return PendingNode(album, pending)
-        file = folder.by_key.get(self.catalog.key(name))
         if file is None or self._is_gone(album, file):
             return None
         return FileNode(album, file)
+
+    async def _committed(self, album: Album, name: str) -> tuple[File | None, IPendingFile | None]:
+        """What is in Immich under a name, and what is in flight and has the name for a folder's."""
+        folder = await self.catalog.folder(album.id)
+        key = self.catalog.key(name)
+        return folder.by_key.get(key), self._set_aside(album, folder).get(key)
 
     def _set_aside(self, album: Album, folder: Folder) -> dict[str, IPendingFile]:
         """Files in flight whose name a folder has got meanwhile, by the key of a name with a mark.

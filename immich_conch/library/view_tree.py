@@ -37,6 +37,7 @@ from immich_conch.library.nodes import (
     asset_key,
 )
 from immich_conch.library.paths import Path
+from immich_conch.library.pending import IPendingFile
 from immich_conch.library.relations import TAGS, TRASH, UNSORTED, is_view, kind_of
 from immich_conch.library.removal import leave_other_albums
 from immich_conch.library.tree import Tree
@@ -78,22 +79,11 @@ class ViewTree(Tree):
         folder = await self._folder_of(path)
         return None if folder is None else await self.find_in(self._album(folder), path.name)
 
-    async def find_in(self, album: Album, name: str) -> FileNode | PendingNode | None:
-        """The file of a name in an album or a view's folder, or None."""
+    async def _committed(self, album: Album, name: str) -> tuple[File | None, IPendingFile | None]:
         if not is_view(album.id):
-            return await super().find_in(album, name)
-        pending = self.pending.find(album.id, name)
-        if pending is not None:
-            return PendingNode(album, pending)
+            return await super()._committed(album, name)
         # As far as it is listed: a large view need not have come whole for it.
-        file = await self.catalog.find_file(album.id, name)
-        # That may have been waited for: an upload may have begun meanwhile.
-        pending = self.pending.find(album.id, name)
-        if pending is not None:
-            return PendingNode(album, pending)
-        if file is None or self._is_gone(album, file):
-            return None
-        return FileNode(album, file)
+        return await self.catalog.find_file(album.id, name), None
 
     def _album(self, spot: Spot) -> Album:
         return spot.album(self.immich.user.id)
