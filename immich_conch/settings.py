@@ -9,154 +9,32 @@ the place (`--settle`, `IMMICH_CONCH_SETTLE`, `conch.toml: settle`) and the reas
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta, timezone, tzinfo
+from datetime import tzinfo
 from typing import Any
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import attrs
 from attrs import Attribute, Factory, field, frozen
 
 from immich_conch.errors import SettingsError
+from immich_conch.parsing import (
+    parse_bool,
+    parse_seconds,
+    parse_separator,
+    parse_size,
+    parse_switch,
+    parse_text,
+    parse_url,
+    parse_views,
+    parse_whole,
+    parse_words,
+    parse_zone,
+)
 
 ENVIRONMENT_PREFIX = "IMMICH_CONCH_"
 
 Parser = Callable[[str], Any]
-
-#: The views that there are (`library/relations.py` says what they are).
-VIEWS = ("archive", "favorites", "people", "tags", "timeline", "trash", "unsorted")
-
-_TRUE = frozenset(("1", "true", "yes", "on"))
-_FALSE = frozenset(("0", "false", "no", "off", ""))
-_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def parse_bool(text: str) -> bool:
-    """`yes`, `no`, `on`, `off`, `true`, `false`, `1`, `0`, in any case."""
-    lowered = text.strip().lower()
-    if lowered in _TRUE:
-        return True
-    if lowered in _FALSE:
-        return False
-    raise ValueError("must be yes or no")
-
-
-def parse_switch(text: str) -> bool:
-    """As `parse_bool`, for an option that takes a value because it is on by itself."""
-    try:
-        return parse_bool(text)
-    except ValueError:
-        raise ValueError("must be on or off") from None
-
-
-def parse_seconds(text: str) -> float:
-    """A number of seconds, 0 or more, of at most ten years."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("must be a number of seconds") from None
-    if not 0 <= value <= 315_360_000:
-        raise ValueError("must be a number of seconds, 0 or more")
-    return value
-
-
-def parse_size(text: str) -> int:
-    """A number of bytes, with an optional K, M, G or T (powers of 1024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
-    if match is None:
-        raise ValueError("must be a size such as 500M or 20G")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def parse_whole(text: str) -> int:
-    """A whole number, 0 or more."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise ValueError("must be a whole number") from None
-    if value < 0:
-        raise ValueError("must be 0 or more")
-    return value
-
-
-def parse_url(text: str) -> str:
-    """An `http://` or `https://` URL of the Immich server, without user, query or fragment.
-
-    A missing scheme is an error and not a guess: `https` guessed as `http` would send passwords
-    in the clear.  A trailing slash and a trailing `/api` are dropped.
-    """
-    text = text.strip()
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"is no URL ({error})") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"must be a URL like http://immich-server:2283, not {text[:80]!r}")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must be a plain URL, without user, password, ? or #")
-    if port == 0:
-        raise ValueError("names port 0")
-    path = parts.path.rstrip("/").removesuffix("/api").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def parse_zone(text: str) -> tzinfo:
-    """A zone name (`Europe/Berlin`) or an offset (`+02:00`, `UTC-5`)."""
-    text = text.strip().removeprefix(":")
-    if text.startswith("/"):
-        # TZ=:/etc/localtime is how many systems say "as this machine".
-        try:
-            with open(text, "rb") as file:
-                return ZoneInfo.from_file(file, key=text)
-        except (ValueError, OSError):
-            raise ValueError(f"is no time zone file: {text[:60]!r}") from None
-    match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?(\d{2}))?", text, re.IGNORECASE)
-    if match is not None:
-        offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
-        if offset >= timedelta(hours=24):
-            raise ValueError("is no offset from UTC")
-        return timezone(offset if match[1] == "+" else -offset)
-    try:
-        return ZoneInfo(text)
-    except (ValueError, OSError, KeyError):
-        raise ValueError(f"is no time zone: {text[:60]!r}") from None
-
-
-def parse_words(text: str) -> tuple[str, ...]:
-    """Words separated by commas or white space."""
-    return tuple(word for word in re.split(r"[,\s]+", text.strip()) if word)
-
-
-def parse_separator(text: str) -> str:
-    """What separates folders in an album's name; empty for nothing.
-
-    It must not stand in what is shown instead of a name or behind one: `(unnamed)`, ` ~` with
-    digits, look-alikes.
-    """
-    if text and (not text.isascii() or not text.isprintable()):
-        raise ValueError("must be of printable ASCII characters")
-    if text and not set(text) & set("/|\\:;,.-_+=#!?@$%^&*<>'\"`{}[]"):
-        raise ValueError("must hold a character such as / | : - _ >")
-    return text
-
-
-def parse_views(text: str) -> tuple[str, ...]:
-    """Names of views, separated by commas or white space; `all` for all of them."""
-    words = tuple(dict.fromkeys(word.lower() for word in parse_words(text)))
-    if words == ("all",):
-        return VIEWS
-    for word in words:
-        if word not in VIEWS:
-            raise ValueError(f"knows no view {word[:40]!r}; there are {', '.join(VIEWS)}")
-    return words
-
-
-def _text(text: str) -> str:
-    return text
 
 
 def _setting(
@@ -192,19 +70,25 @@ class Settings:
     )
     endpoint: tuple[str, ...] = _setting(
         (),
-        _text,
+        parse_text,
         "Twisted endpoint to listen on; may be given several times. [default: tcp:2222]",
         metavar="STRING",
         many=True,
     )
     host_key_dir: str = _setting(
-        "host-keys", _text, "Directory of the SSH host keys, made on first start.", metavar="DIR"
+        "host-keys",
+        parse_text,
+        "Directory of the SSH host keys, made on first start.",
+        metavar="DIR",
     )
     spool_dir: str = _setting(
-        "spool", _text, "Directory of uploads that are on their way to Immich.", metavar="DIR"
+        "spool", parse_text, "Directory of uploads that are on their way to Immich.", metavar="DIR"
     )
     immich_ca_file: str = _setting(
-        "", _text, "PEM file of the authority that signed Immich's certificate.", metavar="FILE"
+        "",
+        parse_text,
+        "PEM file of the authority that signed Immich's certificate.",
+        metavar="FILE",
     )
     read_only: bool = _setting(False, parse_bool, "Serve without allowing any change.")
     settle: float = _setting(
@@ -310,10 +194,13 @@ class Settings:
         False, parse_bool, "Serve a small embedded demo library instead of an Immich server."
     )
     demo_dir: str = _setting(
-        "", _text, "Keep the demo library's state in this directory.", metavar="DIR"
+        "", parse_text, "Keep the demo library's state in this directory.", metavar="DIR"
     )
     demo_version: str = _setting(
-        "3.1.0", _text, "Immich version that the demo answers as: 3.1.0 or 2.5.6.", metavar="X.Y.Z"
+        "3.1.0",
+        parse_text,
+        "Immich version that the demo answers as: 3.1.0 or 2.5.6.",
+        metavar="X.Y.Z",
     )
 
 

@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "process": set(),
     "volumes": set(),
     "healthcheck": set(),
-    "settings": {"errors"},
+    "parsing": set(),
+    "settings": {"errors", "parsing"},
     "spool_tool": {"errors", "transfer"},
     "immich": {"errors"},
     "library": {"errors", *DOORS},
@@ -38,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": set(),
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
+    "service": {"errors", *DOORS, "immich", "accounts", "spool_tool"},
     "auth": {"errors", "counters", *DOORS, "accounts", "sftp", "ssh", "transfer"},
 }
 #: The one place that knows everything.

@@ -29,7 +29,8 @@ from immich_conch.errors import (
 from immich_conch.immich.model import Asset
 from immich_conch.library import relations
 from immich_conch.library.views import _belongs, _criteria
-from immich_conch.settings import VIEWS, load
+from immich_conch.parsing import VIEWS
+from immich_conch.settings import load
 
 ALL = {f"@{word.capitalize()}" for word in VIEWS}
 
