@@ -136,7 +136,11 @@ class UploadHandle:
 
     def writeChunk(self, offset: int, data: bytes | memoryview) -> None:
         """WRITE.  Under APPEND the offset is ignored: `curl -a` sends 0 (CLIENTS.md)."""
-        self.upload.write(self.upload.size if self.append else offset, data)
+        self.writePieces(offset, (memoryview(data),))
+
+    def writePieces(self, offset: int, pieces: Sequence[memoryview]) -> None:
+        """WRITE of pieces that follow each other, without joining them."""
+        self.upload.write_pieces(self.upload.size if self.append else offset, pieces)
 
     def getAttrs(self) -> Attrs:
         """FSTAT."""

@@ -103,13 +103,13 @@ class Connection(_Connection):
             self.transport.sendUnimplemented()
 
     def channel_data(self, plain: bytes, at: int, end: int) -> None:
-        """Take `plain[at:end]`, a MSG_CHANNEL_DATA, with a single copy; raises PacketError."""
+        """Take `plain[at:end]`, a MSG_CHANNEL_DATA, without a copy; raises PacketError."""
         if end - at >= _DATA_HEAD.size:
             number, size = _DATA_HEAD.unpack_from(plain, at)
             at += _DATA_HEAD.size
             channel = self.channels.get(number)
             if channel is not None and at + size <= end:
-                self._data(channel, plain[at : at + size], channel.dataReceived)
+                self._data(channel, memoryview(plain)[at : at + size], channel.pieceReceived)
                 return
             at -= _DATA_HEAD.size
         self.packetReceived(MSG_CHANNEL_DATA, plain[at:end])
@@ -130,7 +130,7 @@ class Connection(_Connection):
             self._data(channel, fields.string(), lambda data: channel.extReceived(kind, data))
         # Confirmations and answers belong to channels and requests of ours; we make none.
 
-    def _data(self, channel: SessionChannel, data: bytes, take: Any) -> None:
+    def _data(self, channel: SessionChannel, data: bytes | memoryview, take: Any) -> None:
         size = len(data)
         if size > channel.localWindowLeft or size > channel.localMaxPacket:
             self._log.info(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -21,6 +21,9 @@ from immich_conch.transfer.extents import Extents
 HASH_CHUNK = 1 << 20
 #: Largest file that can be spooled: a wild offset must not make a sparse monster (bytes).
 MAX_FILE = 1 << 43
+
+#: Pieces written in one call at most; the system's own limit is IOV_MAX, 1024.
+MAX_PIECES = 256
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -44,24 +47,34 @@ class SpoolFile:
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write at an offset; raises NoSpace or Refused."""
-        if not data:
+        self.write_pieces(offset, (memoryview(data),))
+
+    def write_pieces(self, offset: int, pieces: Sequence[memoryview]) -> None:
+        """Write pieces that follow each other, without joining them."""
+        size = sum(map(len, pieces))
+        if not size:
             # As on POSIX, nothing written beyond the end extends nothing.
             return
-        end = offset + len(data)
+        if len(pieces) > MAX_PIECES:
+            pieces = (memoryview(b"".join(pieces)),)
+        end = offset + size
         if end > MAX_FILE:
             raise NoSpace("The file is larger than this service takes (8 TiB).")
         written = self.written.add(offset, end)
         more = max(0, end - self.size)
         self.room(more)
         try:
-            done = os.pwrite(self.fd, data, offset)
-            while done < len(data):
-                done += os.pwrite(self.fd, memoryview(data)[done:], offset + done)
+            done = os.pwritev(self.fd, pieces, offset)
+            if done < size:
+                whole = memoryview(b"".join(pieces))
+                while done < size:
+                    done += os.pwrite(self.fd, whole[done:], offset + done)
         except OSError as error:
             self.room(-more)
             raise own_error(error) from error
         if offset == self._hashed:
-            self._sha1.update(data)
+            for piece in pieces:
+                self._sha1.update(piece)
             self._hashed = end
         else:
             self._hashed = -1
