@@ -232,13 +232,15 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     except HostKeyError as error:
         raise SettingsError(f"--host-key-dir: {error}") from None
     counters = Counters()
+    spool = Spool.make(
+        settings.spool_dir,
+        settings.spool_sync,
+        Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
+    )
+    spool.threads = in_thread
     accounts = Accounts(
         settings=settings,
-        spool=Spool.make(
-            settings.spool_dir,
-            settings.spool_sync,
-            Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
-        ),
+        spool=spool,
         clock=reactor,
         now=time.time,
         in_thread=in_thread,

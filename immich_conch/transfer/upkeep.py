@@ -23,7 +23,7 @@ class Upkeep(Commits):
             return None
         upload.begin_overlap = None
         extension = names.media_extension(upload.name, self._takes)
-        if not file.hash_ready or upload.base is not None or not extension:
+        if not file.in_order or upload.base is not None or not extension:
             return None
         if upload.lease is None:
             return None
