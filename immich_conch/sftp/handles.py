@@ -62,6 +62,14 @@ class AssetHandle:
         """WRITE to a file that was opened for reading."""
         raise Denied("The file was opened for reading only.")
 
+    def pause(self) -> None:
+        """The client does not take what it has asked for."""
+        self.reader.pause()
+
+    def resume(self) -> None:
+        """The client takes its answers again."""
+        self.reader.resume()
+
     def getAttrs(self) -> Attrs:
         """FSTAT."""
         return attributes(self.info)

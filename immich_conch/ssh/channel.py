@@ -172,10 +172,8 @@ class SessionChannel(_Channel):
     def _connect(self, protocol: Any) -> None:
         self._protocol = protocol
         self._reports = bool(getattr(protocol, "reports_consumed", False))
-        take = protocol.dataReceived
-        self._hand_over = getattr(protocol, "pieceReceived", None) or (
-            lambda data: take(bytes(data))
-        )
+        take = getattr(protocol, "pieceReceived", None)
+        self._hand_over = take or (lambda data: protocol.dataReceived(bytes(data)))
         protocol.makeConnection(ChannelTransport(self))
 
     def _run(self, command: bytes) -> None:
@@ -236,9 +234,12 @@ class SessionChannel(_Channel):
         self.consumed(len(data))
 
     def consumed(self, size: int) -> None:
-        """Open the window again by what has been dealt with, a quarter of it at a time."""
+        """Open the window again by what has been dealt with, a sixteenth of it at a time.
+
+        What is not said yet the client cannot use: on a long wire that is speed lost.
+        """
         self._unacked += size
-        if self._unacked >= self.localWindowSize >> 2 and not self.localClosed:
+        if self._unacked >= self.localWindowSize >> 4 and not self.localClosed:
             size, self._unacked = self._unacked, 0
             self.conn.adjustWindow(self, size)
 
