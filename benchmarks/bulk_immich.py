@@ -321,6 +321,8 @@ class Handler(BaseHTTPRequestHandler):
         while piece := answer.read1(2**16):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if lengthy else piece)
             self.wfile.flush()
+        # `read1` does not see the end of an answer with a length, and the next would be refused.
+        answer.read()
         self.wfile.write(b"0\r\n\r\n" if lengthy else b"")
         self.wfile.flush()
 
