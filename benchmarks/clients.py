@@ -154,9 +154,8 @@ def quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def openssh_command(login: Login, place: Path, batch: str) -> tuple[list[str], dict[str, str]]:
-    """`sftp` with its default settings on a batch file, and the environment that belongs to it."""
-    command = ["sftp", "-q"]
+def openssh_options(login: Login, place: Path) -> tuple[list[str], dict[str, str]]:
+    """What OpenSSH's clients have to be told to log in, and the environment that belongs to it."""
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     environment = _environment()
     if login.password is not None:
@@ -168,10 +167,15 @@ def openssh_command(login: Login, place: Path, batch: str) -> tuple[list[str], d
         options += ["BatchMode=no", "PubkeyAuthentication=no"]
     else:
         options += [f"IdentityFile={login.key}", "IdentitiesOnly=yes"]
-    for option in [*options, f"User={login.user}"]:
-        command += ["-o", option]
+    options += [f"User={login.user}", f"Port={login.port}"]
+    return [word for option in options for word in ("-o", option)], environment
+
+
+def openssh_command(login: Login, place: Path, batch: str) -> tuple[list[str], dict[str, str]]:
+    """`sftp` with its default settings on a batch file, and the environment that belongs to it."""
+    options, environment = openssh_options(login, place)
     # Behind the options: `-b` brings a BatchMode of its own, and the first one counts.
-    return [*command, "-b", batch, "-P", str(login.port), "127.0.0.1"], environment
+    return ["sftp", "-q", *options, "-b", batch, "127.0.0.1"], environment
 
 
 def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Callable[[], None]:
