@@ -1,8 +1,8 @@
 """The clients that move one large file: OpenSSH's `sftp`, rclone, paramiko, and curl beside them.
 
-Each call has a limit, `CLIENT_SECONDS` where there is a mark and `OTHER_SECONDS` where there is none,
-and raises CannotMeasure at its end.  What is timed does not contain the log-in, but for rclone,
-whose connection is part of what it does.
+Each call has a limit, `CLIENT_SECONDS` where there is a mark and `OTHER_SECONDS` where there is
+none, and raises CannotMeasure at its end.  What is timed does not contain the log-in, but for
+rclone, whose connection is part of what it does.
 """
 
 from __future__ import annotations
