@@ -36,6 +36,20 @@ def cpu_seconds(pid: int) -> float:
     return cpu_seconds_of(Path(f"/proc/{pid}/stat").read_text())
 
 
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started, and those of theirs."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [one for child in map(int, found) for one in (child, *_children(child))]
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU time of a process with all that it has started, as long as these run."""
+    return sum(cpu_seconds(one) for one in (pid, *_children(pid)))
+
+
 def resident_mb(pid: int | str = "self") -> float:
     """Memory of a process that is in RAM, in MB of a million bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / MB
