@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -47,7 +48,12 @@ def _children(pid: int) -> list[int]:
 
 def tree_cpu_seconds(pid: int) -> float:
     """CPU time of a process with all that it has started, as long as these run."""
-    return sum(cpu_seconds(one) for one in (pid, *_children(pid)))
+    seconds = cpu_seconds(pid)
+    for child in _children(pid):
+        # One that ends just now, of an earlier session, counts for nothing.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            seconds += cpu_seconds(child)
+    return seconds
 
 
 def resident_mb(pid: int | str = "self") -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -273,6 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = os.getloadavg()[0]
     report.note(f"{machine()}; load before: {load()}")
     report.note(f"{size // MIB} MiB, {runs} runs; long wire and others: {long_size // MIB} MiB")
+    # Whoever stops this gets its memory back, and no server is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with set_up(report, size, long_size, runs, QUICK_OPENS if quick else OPENS) as bench:
             for part in options.only or PARTS:

@@ -29,7 +29,7 @@ from benchmarks.peers import (
 def memory(place: Path, server: Immich) -> Iterator[Login]:
     """Ours, with the bytes in memory."""
     port, home = free_port(), place / "memory"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.memory_service", "--immich", server.url]
     command += ["--port", str(port), "--place", str(home)]
     log = place / "memory.log"
@@ -80,7 +80,7 @@ def relayed(place: Path, login: Login, round_trip: float, rate: float) -> Iterat
     """A server at the other end of a long wire; seconds, and millions of bytes a second."""
     command = [sys.executable, "-m", "benchmarks.relay", "--to", str(login.port)]
     command += ["--round-trip", str(round_trip), "--rate", str(rate)]
-    log = place / "relay.log"
+    log = place / f"relay-{login.name}.log"
     with running(command, log, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import hashlib
 import io
+import subprocess
+import sys
 from email.message import Message
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from benchmarks.bulk_immich import CATCH_UP, Pacer, size_of
 from benchmarks.content import PERIOD, Content
 from benchmarks.movers import Moved, matches
 from benchmarks.peers import CannotMeasure
+from benchmarks.process import cpu_seconds, tree_cpu_seconds
 from benchmarks.relay import BUFFER_BYTES, Wire, serve
 from benchmarks.tables import Beside, Series
 from benchmarks.transfer_bench import cpu, interleaved, rate, slower
@@ -255,3 +258,16 @@ def test_a_peer_without_a_mark_has_no_verdict() -> None:
     row = Beside("x", Series("ours", (3.0,)), Series("sshd", (2.0,)))
     assert row.met is None
     assert row.cells[1:] == ("sshd: 2 s (2..2)", "1.500 x", "")
+
+
+def test_the_cpu_time_of_a_server_counts_that_of_its_children() -> None:
+    """A shell that waits for a child that works."""
+    work = f"{sys.executable} -c 'sum(range(10_000_000)); print(1, flush=True); input()'; true"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "1\n"
+        alone, whole = cpu_seconds(shell.pid), tree_cpu_seconds(shell.pid)
+        shell.communicate("\n")
+    assert whole > alone + 0.05
