@@ -119,7 +119,7 @@ def test_the_service_is_nobody_and_has_no_capability() -> None:
     assert values(SERVICE, "LimitCORE") == ["0"]
 
 
-# -- sockets that are handed over --------------------------------------------------------------------
+# -- sockets that are handed over ----------------------------------------------------------------
 
 #: Puts sockets where sd_listen_fds(3) has them and becomes the service.
 LAUNCHER = """
