@@ -283,6 +283,7 @@ def copying(handle: bytes) -> Raw:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest_twisted.ensureDeferred
 async def test_no_name_of_a_client_is_a_name_on_this_machine(
     tmp_path: Path, recorder: Recorder

@@ -155,6 +155,7 @@ def entered(served: Served, watch: Watch, user: str, password: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest_twisted.ensureDeferred
 async def test_no_secret_comes_out_anywhere(
     tmp_path: Path,
