@@ -269,6 +269,9 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     for text in settings.endpoint:
         try:
             endpoint = serverFromString(reactor, text)
+        except (IndexError, AttributeError):
+            # `systemd:` looks the socket up at once, and the family among the names of `socket`.
+            raise SettingsError(f"--endpoint: {text!r}: no such socket was handed over") from None
         except (ValueError, TypeError, KeyError) as error:
             raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
         Listener(endpoint, factory, text).setServiceParent(service)
