@@ -12,7 +12,7 @@ from immich_conch.transfer.spool import Found
 from immich_conch.transfer.upload import State, Upload
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Upkeep(Commits):
     """The half of a user's uploads that no request of a client leads to."""
 
