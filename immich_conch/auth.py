@@ -47,6 +47,8 @@ class LoggedIn:
 
     immich: IImmich
     credential: str = field(repr=False)
+    #: What the user came with, for the log.
+    means: str
 
 
 @implementer(ICredentialsChecker)
@@ -97,7 +99,7 @@ class ImmichChecker:
         if "@" not in user:
             raise BadCredentials
         try:
-            return LoggedIn(await self.server.log_in(user, password), PASSWORD)
+            return LoggedIn(await self.server.log_in(user, password), PASSWORD, "a password")
         except BadCredentials:
             if not _KEY.fullmatch(password):
                 raise
@@ -108,7 +110,7 @@ class ImmichChecker:
         return session
 
     async def _use_key(self, key: str) -> LoggedIn:
-        return LoggedIn(await self.server.use_key(key), key_credential(key))
+        return LoggedIn(await self.server.use_key(key), key_credential(key), "an API key")
 
 
 class _Session(FileTransferServer):
@@ -166,7 +168,7 @@ class Realm:
         self._log.info(
             "user {user} logged in with {what}",
             user=lease.immich.user.email,
-            what="an API key" if lease.immich.is_key else "a password",
+            what=avatarId.means,
         )
         return IConchUser, avatar, avatar.logout
 

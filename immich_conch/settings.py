@@ -91,6 +91,18 @@ class Settings:
         metavar="FILE",
     )
     read_only: bool = _setting(False, parse_bool, "Serve without allowing any change.")
+    users_file: str = _setting(
+        "",
+        parse_text,
+        "TOML file with users, their Immich API keys and the SSH keys that they log in with.",
+        metavar="FILE",
+    )
+    password_login: bool = _setting(
+        True,
+        parse_switch,
+        "Take passwords, and API keys in their place; off leaves the SSH keys of --users-file.",
+        metavar="ON|OFF",
+    )
     settle: float = _setting(
         5.0,
         parse_seconds,
@@ -267,6 +279,8 @@ def _check(settings: Settings) -> Settings:
             "--immich-host: missing; give the URL of the Immich server, with this option or in "
             "IMMICH_HOST (or try --demo)"
         )
+    if not settings.password_login and not settings.users_file:
+        raise SettingsError("--password-login: off, and without --users-file nobody could log in")
     if settings.demo_version not in ("3.1.0", "2.5.6"):
         raise SettingsError("--demo-version: must be 3.1.0 or 2.5.6")
     if not settings.endpoint:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.application.service import IService, MultiService, Service
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -33,7 +34,8 @@ from immich_conch.demo.library import EMAIL as DEMO_EMAIL
 from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
 from immich_conch.demo.library import seed
 from immich_conch.errors import SettingsError
-from immich_conch.immich.client import connect
+from immich_conch.immich.client import ImmichServer, connect
+from immich_conch.key_checker import KeyChecker
 from immich_conch.parsing import parse_bool
 from immich_conch.process import prepare
 from immich_conch.service import Listener, SFTPService
@@ -41,6 +43,7 @@ from immich_conch.settings import Settings
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
 from immich_conch.ssh.transport import Factory
 from immich_conch.transfer.spool import Limits, Spool
+from immich_conch.users_file import UsersFile
 
 T = TypeVar("T")
 
@@ -208,6 +211,22 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         raise _wrong(error) from None
 
 
+def _checkers(
+    settings: Settings, server: ImmichServer, counters: Counters, reactor: Any
+) -> list[ICredentialsChecker]:
+    """A checker for each way to log in; the transport offers what these take."""
+    checkers: list[ICredentialsChecker] = []
+    if settings.password_login:
+        checkers.append(ImmichChecker(server, counters))
+    if settings.users_file:
+        try:
+            users = UsersFile.open(settings.users_file, reactor)
+        except SettingsError as error:
+            raise SettingsError(f"--users-file: {error}") from None
+        checkers.append(KeyChecker(server, users, counters, time.time))
+    return checkers
+
+
 def _assemble(settings: Settings, reactor: Any) -> MultiService:
     prepare()
     service = MultiService()
@@ -245,7 +264,8 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         counters=counters,
     )
     portal = Portal(
-        Realm(accounts, reactor, time.time, in_thread), [ImmichChecker(server, counters)]
+        Realm(accounts, reactor, time.time, in_thread),
+        _checkers(settings, server, counters, reactor),
     )
     main = SFTPService(server, accounts, reactor)
     main.setServiceParent(service)

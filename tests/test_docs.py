@@ -130,7 +130,7 @@ def test_readme_shows_the_settle_time_that_is_the_default() -> None:
 
 
 def permissions() -> dict[str, set[str]]:
-    section = README.split("API keys\n--------")[1].split("Security\n--------")[0]
+    section = README.split("API keys\n--------")[1].split("SSH keys\n--------")[0]
     read, full = section.split("Full use\n")
     names = re.compile(r"``([a-zA-Z]+\.[a-z]+)``")
     first = set(names.findall(read))

@@ -40,6 +40,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
     "service": {"errors", *DOORS, "immich", "accounts", "spool_tool"},
+    "authorized": {"ssh"},
+    "users_file": {"errors", "authorized", "ssh"},
+    "key_checker": {
+        *("errors", "counters", *DOORS, "accounts", "auth", "authorized", "users_file", "ssh"),
+    },
     "auth": {"errors", "counters", *DOORS, "accounts", "sftp", "ssh", "transfer"},
 }
 #: The one place that knows everything.
