@@ -7,6 +7,7 @@ changes nothing: those who could log in still can, and a line in the log says so
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tomllib
@@ -118,15 +119,16 @@ class _Reader:
             for name in sorted(user.names):
                 if name in by_name:
                     raise self._wrong(
-                        f'users."{email}"', f"{name!r} is the name of {by_name[name].email}, too"
+                        f"users.{_quoted(email)}",
+                        f"{name!r} is the name of {by_name[name].email}, too",
                     )
                 by_name[name] = user
         serials, keys = self._revoked(data.get("revoked", []))
         return Users(by_name, self._authorities(data.get("authorities", [])), serials, keys)
 
     def _user(self, email: str, table: Any) -> KeyUser:
-        place = f'users."{email}"'
-        if "@" not in email or email != email.strip():
+        place = f"users.{_quoted(email)}"
+        if "@" not in email or email != email.strip() or not email.isprintable():
             raise self._wrong(place, "is no e-mail address; it must be that of the user at Immich")
         if not isinstance(table, dict):
             raise self._wrong(place, "must be a table")
@@ -203,7 +205,7 @@ class _Reader:
         for name in table:
             if name not in names:
                 raise self._wrong(
-                    f"{place}{name}",
+                    place + (name if name.isidentifier() else _quoted(name)),
                     f"there is no such thing; there are {', '.join(sorted(names))}",
                 )
 
@@ -230,6 +232,11 @@ class _Reader:
             return data.decode()
         except UnicodeDecodeError:
             raise SettingsError(f"{where}: is not UTF-8") from None
+
+
+def _quoted(name: str) -> str:
+    """A key of TOML in one line, as it has to be quoted there."""
+    return json.dumps(name[:80], ensure_ascii=not name.isprintable())
 
 
 def _without_waiting(path: str, flags: int) -> int:

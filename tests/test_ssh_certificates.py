@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import frozen
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssh_keys import SK_ED25519, certificate, signer
+from ssh_keys import SK_ED25519, Signer, certificate, signer
 
 from immich_conch.ssh.certificates import BadCertificate, Certificate, UnknownAuthority
 from immich_conch.ssh.networks import within
@@ -141,6 +143,16 @@ def test_nonsense_is_refused(kind: bytes, parts: list[bytes], tail: bytes) -> No
         read(string(kind + b"-cert-v01@openssh.com") + b"".join(map(string, parts)) + tail)
 
 
+@frozen
+class _Private:
+    """As much of a private key as a certificate is made from."""
+
+    public: Any
+
+    def public_key(self) -> Any:
+        return self.public
+
+
 def _resigned(fields: dict[str, Any]) -> bytes:
     """A certificate with anything in it, rightly signed."""
     body = (
@@ -159,6 +171,17 @@ def _resigned(fields: dict[str, Any]) -> bytes:
         + string(AUTHORITY.blob)
     )
     return body + string(AUTHORITY.sign(body))
+
+
+def test_a_compressed_point_is_refused() -> None:
+    key = signer(b"ecdsa-sha2-nistp256").private.public_key()
+    points = [
+        key.public_bytes(Encoding.X962, form)
+        for form in (PublicFormat.UncompressedPoint, PublicFormat.CompressedPoint)
+    ]
+    blob = certificate(Signer(b"ecdsa-sha2-nistp256", _Private(key)), AUTHORITY)
+    with pytest.raises(BadCertificate, match="malformed"):
+        read(blob.replace(*map(string, points)))
 
 
 def test_our_own_way_to_make_one_is_right() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Any
 
+import asyncssh
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,15 @@ KEYS = {name: signer(name) for name in ALL}
 
 def test_each_kind_of_key_is_tried_here() -> None:
     assert set(SIGNATURES) == set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_the_tests_sign_is_a_signature_to_asyncssh_too(name: bytes) -> None:
+    """Nobody touches a security key in these tests; another implementation has to do."""
+    key = asyncssh.import_public_key(KEYS[name].line)
+    assert key.verify(DATA, KEYS[name].sign(DATA))
+    assert not key.verify(DATA + b".", KEYS[name].sign(DATA))
+    assert key.get_fingerprint() == PublicKey.parse(KEYS[name].blob).fingerprint
 
 
 @pytest.mark.parametrize("name", ALL)

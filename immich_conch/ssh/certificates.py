@@ -24,6 +24,9 @@ from immich_conch.ssh.wire import PacketError, Reader
 _KEY_FIELDS = {b"ssh-ed25519": 1, b"ecdsa": 2, b"ssh-rsa": 2}
 """How many strings a key of each kind has behind its name (PROTOCOL.certkeys)."""
 
+_MALFORMED = (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm)
+"""What cryptography says of bytes that are no certificate; the third is for compressed points."""
+
 FOR_EVER = 2**64 - 1
 
 
@@ -68,8 +71,7 @@ class Certificate:
             return cls._checked(found, authority)
         except InvalidSignature:
             raise BadCertificate("its authority did not sign it") from None
-        except (PacketError, BadKey, ValueError, TypeError, UnsupportedAlgorithm):
-            # TypeError is cryptography's for bytes that are too short for what they should be.
+        except (PacketError, BadKey, *_MALFORMED):
             raise BadCertificate("it is malformed") from None
 
     @classmethod

@@ -162,6 +162,8 @@ class UserAuth(_UserAuthServer):
         except NotCounted:
             blameless = True
         except _Abandoned:
+            if self._stopped:
+                return
             abandoned = True
         except Acceptable:
             self._acceptable += 1
