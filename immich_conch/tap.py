@@ -7,6 +7,7 @@ host keys, the spool directory or an endpoint is one line on stderr and exit sta
 from __future__ import annotations
 
 import os
+import random
 import re
 import socket
 import time
@@ -26,13 +27,18 @@ from twisted.python import usage
 from immich_conch import settings as settings_module
 from immich_conch import volumes
 from immich_conch.accounts import Accounts
-from immich_conch.auth import ImmichChecker, Realm
+from immich_conch.auth import KEY_USER, ImmichChecker, Realm
 from immich_conch.counters import Counters
 from immich_conch.demo import DemoImmich
 from immich_conch.demo.library import EMAIL as DEMO_EMAIL
 from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
 from immich_conch.demo.library import seed
 from immich_conch.errors import SettingsError
+from immich_conch.guard.addresses import Atlas
+from immich_conch.guard.admission import Admission, Caps, Startups
+from immich_conch.guard.defender import Defender, Rules
+from immich_conch.guard.gate import Guard, Scores
+from immich_conch.guard.gateways import between
 from immich_conch.immich.client import connect
 from immich_conch.parsing import parse_bool
 from immich_conch.process import prepare
@@ -208,6 +214,32 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         raise _wrong(error) from None
 
 
+def _guard(settings: Settings, reactor: Any, counters: Counters) -> Guard:
+    """Caps, scores and bans as the settings want them."""
+    rules = Rules(
+        settings.ban_threshold, settings.ban_observation, settings.ban_time, settings.ban_time_max
+    )
+    points = {name.replace("-", "_"): value for name, value in settings.ban_scores}
+    return Guard(
+        atlas=Atlas(settings.allow_networks, settings.deny_networks, settings.addresses, between()),
+        admission=Admission(
+            Caps(
+                Startups(*settings.max_startups),
+                settings.address_startups,
+                settings.max_per_address,
+                settings.max_connections,
+            ),
+            random.random,
+        ),
+        addresses=Defender(rules, reactor),
+        # Whoever knows a name could shut its user out: not for longer each time.
+        users=Defender(rules, reactor, "user ", growing=False),
+        scores=Scores(**points),
+        counters=counters,
+        shared=frozenset((KEY_USER,)),
+    )
+
+
 def _assemble(settings: Settings, reactor: Any) -> MultiService:
     prepare()
     service = MultiService()
@@ -251,11 +283,14 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     main.setServiceParent(service)
     if demo is not None:
         demo.after = main.finished
+    guard = _guard(settings, reactor, counters)
+    main.at_stop.append(guard.stop)
     factory = Factory(
         portal,
         host_keys,
         reactor,
         failure_delay=settings.login_delay,
+        gate=guard,
         connection_opened=main.connection_opened,
         connection_closed=main.connection_closed,
     )

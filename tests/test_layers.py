@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transfer": {"errors", *DOORS, "library", "counters"},
     "sftp": {"errors", *DOORS, "library", "transfer"},
     "ssh": set(),
+    "guard": {"counters", "ssh.admission"},
     "demo": set(),
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
