@@ -39,7 +39,9 @@ from immich_conch.guard.admission import Admission, Caps, Startups
 from immich_conch.guard.defender import Defender, Rules
 from immich_conch.guard.gate import Guard, Scores
 from immich_conch.guard.gateways import between
+from immich_conch.guard.throttle import Throttle
 from immich_conch.immich.client import connect
+from immich_conch.logins import Logins
 from immich_conch.parsing import parse_bool
 from immich_conch.process import prepare
 from immich_conch.service import Listener, SFTPService
@@ -276,15 +278,19 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         in_thread=in_thread,
         counters=counters,
     )
+    logins = Logins(
+        accounts, Throttle(settings.login_rate, reactor), reactor, settings.login_memory
+    )
     portal = Portal(
-        Realm(accounts, reactor, time.time, in_thread), [ImmichChecker(server, counters)]
+        Realm(accounts, reactor, time.time, in_thread, settings.max_per_user),
+        [ImmichChecker(server, counters, logins)],
     )
     main = SFTPService(server, accounts, reactor)
     main.setServiceParent(service)
     if demo is not None:
         demo.after = main.finished
     guard = _guard(settings, reactor, counters)
-    main.at_stop.append(guard.stop)
+    main.at_stop += [guard.stop, logins.stop]
     factory = Factory(
         portal,
         host_keys,

@@ -40,8 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": set(),
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
+    "logins": {"accounts", "errors", "guard", *DOORS, "library", "transfer"},
     "service": {"errors", *DOORS, "immich", "accounts", "spool_tool"},
-    "auth": {"errors", "counters", *DOORS, "accounts", "sftp", "ssh", "transfer"},
+    "auth": {"errors", "counters", *DOORS, "accounts", "logins", "sftp", "ssh", "transfer"},
 }
 #: The one place that knows everything.
 TAP = "tap"
