@@ -34,7 +34,7 @@ from immich_conch.demo.library import EMAIL as DEMO_EMAIL
 from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
 from immich_conch.demo.library import seed
 from immich_conch.errors import SettingsError
-from immich_conch.guard.addresses import Atlas
+from immich_conch.guard.addresses import Atlas, parsed, within
 from immich_conch.guard.admission import Admission, Caps, Startups
 from immich_conch.guard.defender import Defender, Rules
 from immich_conch.guard.gate import Guard, Scores
@@ -47,6 +47,7 @@ from immich_conch.process import prepare
 from immich_conch.service import Listener, SFTPService
 from immich_conch.settings import Settings
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
+from immich_conch.ssh.proxy import ProxyFactory
 from immich_conch.ssh.transport import Factory
 from immich_conch.transfer.spool import Limits, Spool
 
@@ -306,9 +307,31 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         {"the host keys": settings.host_key_dir, "uploads on their way": settings.spool_dir}
     )
     for text in settings.endpoint:
-        try:
-            endpoint = serverFromString(reactor, text)
-        except (ValueError, TypeError, KeyError) as error:
-            raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
-        Listener(endpoint, factory, text).setServiceParent(service)
+        _listener(settings, reactor, factory, text).setServiceParent(service)
     return service
+
+
+#: Twisted's prefix of endpoints behind a proxy; what follows is an endpoint itself.
+_PROXY = "haproxy:"
+
+
+def _listener(settings: Settings, reactor: Any, factory: Factory, text: str) -> Listener:
+    try:
+        # The prefix is taken off: `ssh/proxy.py` says what is wrong with Twisted's own.
+        endpoint = serverFromString(reactor, text.removeprefix(_PROXY))
+    except (ValueError, TypeError, KeyError) as error:
+        raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
+    if not text.startswith(_PROXY):
+        return Listener(endpoint, factory, text)
+    networks = settings.proxy_networks
+    if not networks and not text.startswith(_PROXY + "unix:"):
+        raise SettingsError(
+            f"--endpoint: {text!r} believes what its proxies say: name their networks "
+            "with --proxy-networks"
+        )
+
+    def trusted(host: str) -> bool:
+        address = parsed(host)
+        return address is not None and within(address, networks)
+
+    return Listener(endpoint, ProxyFactory(factory, trusted, reactor), text)
