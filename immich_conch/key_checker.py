@@ -14,10 +14,11 @@ from zope.interface import implementer
 
 from immich_conch.accounts import key_credential
 from immich_conch.auth import LoggedIn
-from immich_conch.authorized import Grant, KeyRefused
+from immich_conch.authorized import Grant, KeyRefused, KeyUser
 from immich_conch.counters import Counters
 from immich_conch.errors import BadCredentials, ConchError
-from immich_conch.immich.interfaces import IImmichServer
+from immich_conch.immich.interfaces import IImmich, IImmichServer
+from immich_conch.logins import Logins
 from immich_conch.ssh.publickey import Acceptable, IPublicKeyLogin
 from immich_conch.ssh.userauth import NotCounted
 from immich_conch.users_file import UsersFile
@@ -34,6 +35,7 @@ class KeyChecker:
     server: IImmichServer
     file: UsersFile
     counters: Counters
+    logins: Logins
     now: Callable[[], float]
 
     credentialInterfaces = (IPublicKeyLogin,)
@@ -63,10 +65,7 @@ class KeyChecker:
         """Whoever gets here has proven to be this user; what fails now is not theirs to answer."""
         user = grant.user
         try:
-            await self.server.version()
-            immich = await self.server.use_key(user.api_key)
-            if immich.user.email.lower() != user.email.lower():
-                raise BadCredentials("The API key belongs to somebody else.")
+            lease = await self.logins.enter(user.email, user.api_key, lambda: self._use_key(user))
         except ConchError as error:
             self.counters.add("logins.unchecked")
             reason = error.text
@@ -79,7 +78,14 @@ class KeyChecker:
                 reason=reason,
             )
             raise NotCounted from None
-        return LoggedIn(immich, key_credential(user.api_key), grant.means)
+        return LoggedIn(lease.immich, "", lease, grant.means)
+
+    async def _use_key(self, user: KeyUser) -> tuple[IImmich, str]:
+        await self.server.version()
+        immich = await self.server.use_key(user.api_key)
+        if immich.user.email.lower() != user.email.lower():
+            raise BadCredentials("The API key belongs to somebody else.")
+        return immich, key_credential(user.api_key)
 
     def _refused(self, name: str, reason: str) -> None:
         self.counters.add("logins.refused")

@@ -17,7 +17,9 @@ from twisted.internet import reactor
 from twisted.logger import LogEvent, globalLogPublisher
 
 from immich_conch.auth import ImmichChecker, Realm
+from immich_conch.guard.throttle import Throttle
 from immich_conch.key_checker import KeyChecker
+from immich_conch.logins import Logins
 from immich_conch.ssh.publickey import Acceptable, KeyAttempt, fingerprint
 from immich_conch.ssh.userauth import NotCounted
 from immich_conch.ssh.wire import string
@@ -34,8 +36,9 @@ def portal(r: Rig, tmp_path: Path, api_key: str, email: str = ALICE) -> Portal:
     path = write(tmp_path / "users.toml", text)
     file = UsersFile.open(str(path), r.clock)
     realm = Realm(r.accounts, reactor, lambda: ARRIVED, at_once)  # type: ignore[arg-type]
-    keys = KeyChecker(r.server, file, r.counters, lambda: ARRIVED)
-    return Portal(realm, [ImmichChecker(r.server, r.counters), keys])
+    logins = Logins(r.accounts, Throttle(0, r.clock), r.clock, memory=0)
+    keys = KeyChecker(r.server, file, r.counters, logins, lambda: ARRIVED)
+    return Portal(realm, [ImmichChecker(r.server, r.counters, logins), keys])
 
 
 def attempt(key: Signer, user: str = ALICE, sign: bool = True, forge: bool = False) -> KeyAttempt:

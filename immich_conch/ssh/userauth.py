@@ -17,6 +17,7 @@ from twisted.conch.interfaces import IConchUser
 from twisted.conch.ssh.transport import (
     DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
     DISCONNECT_PROTOCOL_ERROR,
+    DISCONNECT_TOO_MANY_CONNECTIONS,
 )
 from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_FAILURE,
@@ -31,6 +32,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from immich_conch.ssh.admission import Fault, NoSuchUser, TooMany
 from immich_conch.ssh.publickey import Acceptable, IPublicKeyLogin, KeyAttempt
 from immich_conch.ssh.wire import PacketError, Reader, string
 
@@ -98,6 +100,7 @@ class UserAuth(_UserAuthServer):
         #: What the prompt that the client has not answered yet waits for.
         self._answer: Deferred[bytes | None] | None = None
         self._pause: Deferred[None] | None = None
+        self._fault = Fault.NO_GUESS
         self.portal = self.transport.factory.portal
         offered = set(self.portal.listCredentialsInterfaces())
         self.methods = (
@@ -155,10 +158,12 @@ class UserAuth(_UserAuthServer):
             self._busy = False
 
     async def _attempt(self, request: _Request) -> None:
+        factory, visit = self.transport.factory, self.transport.visit
+        started = factory.clock.seconds()
+        self._fault, login = Fault.NO_GUESS, None
         blameless = abandoned = False
-        login = None
         try:
-            login = await self._check(request)
+            login = await self._check(request) if visit.may_try(request.user) else None
         except NotCounted:
             blameless = True
         except _Abandoned:
@@ -170,6 +175,9 @@ class UserAuth(_UserAuthServer):
             if self._acceptable <= MAX_ACCEPTABLE:
                 self._accept(request)
                 return
+        except TooMany as error:
+            self.transport.sendDisconnect(DISCONNECT_TOO_MANY_CONNECTIONS, str(error))
+            return
         if login is not None:
             self._succeed(request, login)
             return
@@ -178,23 +186,34 @@ class UserAuth(_UserAuthServer):
             self._asked = True
             self._refuse()
             return
-        factory = self.transport.factory
         # A client that tries for ever meets the deadline of the whole log-in all the same.
         self.transport.attempts += not blameless
+        if not blameless:
+            visit.failed(request.user, self._fault)
         if not self._stopped:
-            self._pause = deferLater(factory.clock, factory.failure_delay)
+            self._pause = deferLater(factory.clock, self._rest_of_delay(started))
             with suppress(CancelledError):
                 await self._pause
             self._pause = None
         if self._stopped or self.transport.ended:
             return
-        if self.transport.attempts >= factory.max_attempts:
+        if self.transport.attempts >= factory.max_attempts or visit.barred:
             self.transport.sendDisconnect(
                 DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, b"too many failed log-ins"
             )
             return
         if not abandoned:
             self._refuse()
+
+    def _rest_of_delay(self, started: float) -> float:
+        """Seconds until a refusal is answered: at whole multiples of the delay from its start.
+
+        So an answer does not tell how long the check took: no user of that name, a wrong password
+        and what was never asked of anybody are answered at one moment, however long Immich
+        needed, and one that needed longer than the delay tells only by how many delays.
+        """
+        clock, delay = self.transport.factory.clock, self.transport.factory.failure_delay
+        return delay - (clock.seconds() - started) % delay if delay else 0.0
 
     async def _check(self, request: _Request) -> Any:
         """What the portal gives for this request, or None for any kind of refusal.
@@ -211,9 +230,11 @@ class UserAuth(_UserAuthServer):
             return None
         try:
             return await self.portal.login(credentials, None, IConchUser)
-        except (NotCounted, Acceptable):
+        except (NotCounted, TooMany, Acceptable):
             raise
-        except UnauthorizedLogin:
+        except UnauthorizedLogin as error:
+            if isinstance(error, NoSuchUser):
+                self._fault = Fault.UNKNOWN_USER
             return None
         except Exception as error:
             # Whatever a checker runs into, the answer is a refusal.  The error's text may repeat
@@ -228,7 +249,7 @@ class UserAuth(_UserAuthServer):
             return None
 
     def _key(self, request: _Request) -> KeyAttempt | None:
-        address = getattr(self.transport.transport.getPeer(), "host", "")
+        address = getattr(self.transport.client, "host", "")
         return KeyAttempt.read(
             request.data, request.user, request.service, self.transport.sessionID, address
         )
@@ -242,6 +263,8 @@ class UserAuth(_UserAuthServer):
             fields = Reader(await self._ask())
             changing = fields.uint32() != 1
             password = b"" if changing else fields.string()
+        # A key that is not known is no guess; nobody finds one by trying.
+        self._fault = Fault.BAD_PASSWORD
         if changing or len(password) > MAX_PASSWORD_BYTES:
             return None
         return UsernamePassword(request.user, password)
@@ -275,6 +298,7 @@ class UserAuth(_UserAuthServer):
         transport.avatar = avatar
         transport.logoutFunction = logout
         transport.authenticated()
+        transport.visit.logged_in(request.user)
         transport.sendPacket(MSG_USERAUTH_SUCCESS, b"")
         transport.setService(transport.factory.getService(transport, request.service)())
 
