@@ -292,6 +292,12 @@ class Transport(KeyExchange):
     def ssh_UNIMPLEMENTED(self, packet: bytes) -> None:
         """The peer does not know one of our messages; nothing depends on it."""
 
+    def ssh_EXT_INFO(self, packet: bytes) -> None:
+        """What the client can do besides; nothing here asks.
+
+        Conch takes it apart in a time that grows with the square of its size.
+        """
+
     def ssh_DEBUG(self, packet: bytes) -> None:
         """The peer's debugging text is not for our log."""
 
@@ -349,6 +355,7 @@ class Factory(_SSHFactory):
         window: int = WINDOW_BYTES,
         rekey_bytes: int = REKEY_BYTES,
         rekey_seconds: float = REKEY_SECONDS,
+        algorithms: Algorithms | None = None,
         connection_opened: Callable[[Transport], None] = _nothing,
         connection_closed: Callable[[Transport], None] = _nothing,
     ) -> None:
@@ -357,7 +364,7 @@ class Factory(_SSHFactory):
         self.privateKeys = dict(host_keys)
         self.publicKeys = {kind: key.public() for kind, key in host_keys.items()}
         self.primes = PRIMES
-        self.algorithms = Algorithms.of(host_keys)
+        self.algorithms = algorithms or Algorithms.of(host_keys)
         self.login_deadline = login_deadline
         self.failure_delay = failure_delay
         self.max_attempts = max_attempts

@@ -19,6 +19,7 @@ from twisted.conch.ssh.transport import (
 )
 from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_REQUEST,
     MSG_USERAUTH_SUCCESS,
     SSHUserAuthServer,
 )
@@ -45,6 +46,8 @@ MAX_QUEUED = 8
 MAX_NAME_BYTES = 1024
 MAX_PASSWORD_BYTES = 4096
 """An e-mail address has at most 254 characters; passwords and keys are far shorter than this."""
+
+_FIRST_CONNECTION_MESSAGE = 80  # RFC 4250, section 4.1.2
 
 
 class NotCounted(UnauthorizedLogin):
@@ -90,6 +93,18 @@ class UserAuth(_UserAuthServer):
         if self._pause is not None:
             self._pause.cancel()
 
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Take a message; raises PacketError for one that only a user may send.
+
+        Conch would log each with its payload, by somebody unknown, for as long as he sends any.
+        """
+        if messageNum >= _FIRST_CONNECTION_MESSAGE:
+            raise PacketError(f"message {messageNum} before the log-in")  # RFC 4252, section 6
+        if messageNum == MSG_USERAUTH_REQUEST:
+            self.ssh_USERAUTH_REQUEST(packet)
+        else:
+            self.transport.sendUnimplemented()
+
     def ssh_USERAUTH_REQUEST(self, packet: bytes) -> None:
         """Queue an attempt (RFC 4252, section 5); raises PacketError."""
         fields = Reader(packet)
@@ -114,7 +129,8 @@ class UserAuth(_UserAuthServer):
     async def _work(self) -> None:
         """One attempt after the other until none waits."""
         try:
-            while self._queue:
+            # Whoever was cut off in between must not have us try his other passwords.
+            while self._queue and not self.transport.ended:
                 await self._attempt(self._queue.popleft())
         finally:
             self._busy = False
