@@ -285,7 +285,8 @@ class Transport(KeyExchange):
                 "{peer}: the client disconnects, reason {reason}: {text}",
                 peer=self.peer,
                 reason=reason,
-                text=text[:200].decode("utf-8", "replace"),
+                # Whatever somebody unknown says, it stays one line of what can be read.
+                text=ascii(text[:200].decode("utf-8", "replace")),
             )
         self._close()
 

@@ -75,6 +75,9 @@ class Log:
         failures, self.failures = self.failures, []
         if failures:
             raise Crash("a failure was logged\n" + "\n".join(failures))
+        for text in map(_text, lines):
+            if not text.isprintable():
+                raise Crash(f"a line that is none: {text!r}")
         return lines
 
 
