@@ -121,6 +121,21 @@ def parse_words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text.strip()) if word)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """As `parse_words`, at least one; each once."""
+    names = tuple(dict.fromkeys(parse_words(text)))
+    if not names:
+        raise ValueError("must name at least one")
+    return names
+
+
+def parse_algorithms(text: str) -> str:
+    """Which set of algorithms: `default` or `strict`."""
+    if text not in ("default", "strict"):
+        raise ValueError("must be default or strict")
+    return text
+
+
 def parse_separator(text: str) -> str:
     """What separates folders in an album's name; empty for nothing.
 

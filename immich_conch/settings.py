@@ -21,7 +21,9 @@ from attrs import Attribute, Factory, field, frozen
 from immich_conch.errors import SettingsError
 from immich_conch.parsing import (
     parse_addresses,
+    parse_algorithms,
     parse_bool,
+    parse_names,
     parse_networks,
     parse_rate,
     parse_scores,
@@ -295,6 +297,27 @@ class Settings:
         parse_seconds,
         "Seconds that uploads may take to get into Immich when the service stops.",
         metavar="SECONDS",
+    )
+    algorithms: str = _setting(
+        "default",
+        parse_algorithms,
+        "Algorithms to offer: default, or strict for those alone that nobody has a word against.",
+        metavar="default|strict",
+    )
+    kex: tuple[str, ...] = _setting(
+        (),
+        parse_names,
+        "Methods of key exchange to offer, separated by commas, the best first.",
+        metavar="NAMES",
+    )
+    ciphers: tuple[str, ...] = _setting(
+        (), parse_names, "Ciphers to offer, as for --kex.", metavar="NAMES"
+    )
+    macs: tuple[str, ...] = _setting(
+        (), parse_names, "MACs to offer beside AES-CTR, as for --kex.", metavar="NAMES"
+    )
+    host_key_algorithms: tuple[str, ...] = _setting(
+        (), parse_names, "Signatures of host keys to offer, as for --kex.", metavar="NAMES"
     )
     log_requests: bool = _setting(False, parse_bool, "Log every request that is made to Immich.")
     demo: bool = _setting(

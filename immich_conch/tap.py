@@ -48,6 +48,7 @@ from immich_conch.parsing import parse_bool
 from immich_conch.process import prepare
 from immich_conch.service import Listener, SFTPService
 from immich_conch.settings import Settings
+from immich_conch.ssh.algorithms import AlgorithmError, Algorithms
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
 from immich_conch.ssh.proxy import ProxyFactory
 from immich_conch.ssh.transport import Factory
@@ -285,6 +286,15 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         host_keys = load_host_keys(settings.host_key_dir)
     except HostKeyError as error:
         raise SettingsError(f"--host-key-dir: {error}") from None
+    lists = ("kex", "ciphers", "macs", "host_key_algorithms")
+    try:
+        algorithms = Algorithms.chosen(
+            host_keys,
+            settings.algorithms == "strict",
+            {settings_module.option_name(name): getattr(settings, name) for name in lists},
+        )
+    except AlgorithmError as error:
+        raise SettingsError(f"--{error}") from None
     counters = Counters()
     accounts = Accounts(
         settings=settings,
@@ -317,6 +327,7 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         reactor,
         failure_delay=settings.login_delay,
         gate=guard,
+        algorithms=algorithms,
         connection_opened=main.connection_opened,
         connection_closed=main.connection_closed,
     )

@@ -45,7 +45,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "authorized": {"ssh"},
     "users_file": {"errors", "authorized", "ssh"},
     "key_checker": {
-        *("errors", "counters", *DOORS, "auth", "logins", "authorized", "users_file", "ssh"),
+        *(
+            "errors",
+            "counters",
+            *DOORS,
+            "accounts",
+            "auth",
+            "logins",
+            "authorized",
+            "users_file",
+            "ssh",
+        ),
     },
     "auth": {"errors", "counters", *DOORS, "accounts", "logins", "sftp", "ssh", "transfer"},
 }

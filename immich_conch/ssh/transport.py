@@ -315,12 +315,19 @@ class Transport(KeyExchange):
                 "{peer}: the client disconnects, reason {reason}: {text}",
                 peer=self.peer,
                 reason=reason,
-                text=text[:200].decode("utf-8", "replace"),
+                # Whatever somebody unknown says, it stays one line of what can be read.
+                text=ascii(text[:200].decode("utf-8", "replace")),
             )
         self._close()
 
     def ssh_UNIMPLEMENTED(self, packet: bytes) -> None:
         """The peer does not know one of our messages; nothing depends on it."""
+
+    def ssh_EXT_INFO(self, packet: bytes) -> None:
+        """What the client can do besides; nothing here asks.
+
+        Conch takes it apart in a time that grows with the square of its size.
+        """
 
     def ssh_DEBUG(self, packet: bytes) -> None:
         """The peer's debugging text is not for our log."""
@@ -381,6 +388,7 @@ class Factory(_SSHFactory):
         rekey_bytes: int = REKEY_BYTES,
         rekey_seconds: float = REKEY_SECONDS,
         gate: Gate | None = None,
+        algorithms: Algorithms | None = None,
         connection_opened: Callable[[Transport], None] = _nothing,
         connection_closed: Callable[[Transport], None] = _nothing,
     ) -> None:
@@ -389,7 +397,7 @@ class Factory(_SSHFactory):
         self.privateKeys = dict(host_keys)
         self.publicKeys = {kind: key.public() for kind, key in host_keys.items()}
         self.primes = PRIMES
-        self.algorithms = Algorithms.of(host_keys)
+        self.algorithms = algorithms or Algorithms.of(host_keys)
         self.login_deadline = login_deadline
         self.failure_delay = failure_delay
         self.max_attempts = max_attempts

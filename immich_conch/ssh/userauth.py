@@ -22,7 +22,9 @@ from twisted.conch.ssh.transport import (
 from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_FAILURE,
     MSG_USERAUTH_INFO_REQUEST,
+    MSG_USERAUTH_INFO_RESPONSE,
     MSG_USERAUTH_PK_OK,
+    MSG_USERAUTH_REQUEST,
     MSG_USERAUTH_SUCCESS,
     SSHUserAuthServer,
 )
@@ -59,6 +61,8 @@ _PASSWORD_METHODS = (b"password", b"keyboard-interactive")
 
 # RFC 4256, section 3.2: no name, instruction and language; one prompt, without echo.
 _PROMPT = bytes(3 * 4) + b"\0\0\0\x01" + string(b"Password: ") + b"\0"
+
+_FIRST_CONNECTION_MESSAGE = 80  # RFC 4250, section 4.1.2
 
 
 class NotCounted(UnauthorizedLogin):
@@ -116,6 +120,20 @@ class UserAuth(_UserAuthServer):
         if self._pause is not None:
             self._pause.cancel()
 
+    def packetReceived(self, messageNum: int, packet: bytes) -> None:
+        """Take a message; raises PacketError for one that only a user may send.
+
+        Conch would log each with its payload, by somebody unknown, for as long as he sends any.
+        """
+        if messageNum >= _FIRST_CONNECTION_MESSAGE:
+            raise PacketError(f"message {messageNum} before the log-in")  # RFC 4252, section 6
+        if messageNum == MSG_USERAUTH_REQUEST:
+            self.ssh_USERAUTH_REQUEST(packet)
+        elif messageNum == MSG_USERAUTH_INFO_RESPONSE:
+            self.ssh_USERAUTH_INFO_RESPONSE(packet)
+        else:
+            self.transport.sendUnimplemented()
+
     def ssh_USERAUTH_REQUEST(self, packet: bytes) -> None:
         """Queue an attempt (RFC 4252, section 5); raises PacketError."""
         fields = Reader(packet)
@@ -152,7 +170,8 @@ class UserAuth(_UserAuthServer):
     async def _work(self) -> None:
         """One attempt after the other until none waits."""
         try:
-            while self._queue:
+            # Whoever was cut off in between must not have us try his other passwords.
+            while self._queue and not self.transport.ended:
                 await self._attempt(self._queue.popleft())
         finally:
             self._busy = False
