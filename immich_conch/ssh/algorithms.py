@@ -14,7 +14,7 @@ well, and would lock out who has configured something else.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import takewhile
 
 from attrs import evolve, frozen
@@ -41,6 +41,14 @@ _SIGNATURES = {
 }
 """Format of a host key -> how it signs; `ssh-rsa` as a signature is SHA-1 and not among them."""
 
+_STRICT = {
+    "kex": (b"mlkem768x25519-sha256",),
+    "host-key-algorithms": (b"ssh-ed25519", b"rsa-sha2-512", b"rsa-sha2-256"),
+    "macs": (b"hmac-sha2-256-etm@openssh.com", b"hmac-sha2-512-etm@openssh.com"),
+}
+"""Option -> what is left by `--algorithms strict`: what withstands a quantum computer, no curves of
+NIST's, no MAC over the plain text.  Who needs the others is in `docs/algorithms.rst`."""
+
 STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
 STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
 """Strict key exchange, OpenSSH's PROTOCOL, section 1.10: what stops the Terrapin attack."""
@@ -52,6 +60,10 @@ _SPEAKS_FIRST = re.compile(
 """Identifications of clients that send KEXINIT without waiting, and like CTR better than GCM.
 
 One that waits all the same gets ours after `kex.KEXINIT_PATIENCE`."""
+
+
+class AlgorithmError(Exception):
+    """The lists asked for cannot be offered; the text begins with the option's name."""
 
 
 def speaks_first(identification: bytes) -> bool:
@@ -106,6 +118,10 @@ class Agreement:
     wrong_guess: bool
 
 
+def _text(names: Iterable[bytes]) -> str:
+    return ", ".join(name.decode("ascii", "replace") for name in names)
+
+
 def _first(theirs: Sequence[bytes], ours: Sequence[bytes]) -> bytes | None:
     """The client's first that we have, too."""
     return next((name for name in theirs if name in ours), None)
@@ -157,6 +173,43 @@ class Algorithms:
                 name for kind, names in _SIGNATURES.items() if kind in formats for name in names
             ),
         )
+
+    @classmethod
+    def chosen(
+        cls,
+        host_key_formats: Iterable[bytes],
+        strict: bool = False,
+        names: Mapping[str, Sequence[str]] | None = None,
+    ) -> Algorithms:
+        """What an administrator wants to have offered, with host keys of these formats.
+
+        `names` are lists by option: `kex`, `ciphers`, `macs`, `host-key-algorithms`; an empty one
+        changes nothing, and one that is given wins over `strict`.  Raises AlgorithmError.
+        """
+        there = cls.of(host_key_formats)
+        lists = {
+            "kex": there.key_exchanges,
+            "host-key-algorithms": there.host_keys,
+            "ciphers": there.ciphers,
+            "macs": there.macs,
+        }
+        for option, supported in lists.items():
+            if wanted := (names or {}).get(option):
+                lists[option] = tuple(name.encode("ascii", "replace") for name in wanted)
+                unknown = [name for name in lists[option] if name not in supported]
+                if unknown:
+                    raise AlgorithmError(
+                        f"{option}: {_text(unknown[:1])[:80]} is not among what can be offered "
+                        f"here: {_text(supported)}"
+                    )
+            elif strict:
+                lists[option] = tuple(n for n in supported if n in _STRICT.get(option, supported))
+                if not lists[option]:
+                    raise AlgorithmError(
+                        f"algorithms: strict needs one of {_text(_STRICT[option])}, and there is "
+                        "none (ML-KEM comes with cryptography 48, the others with a host key)"
+                    )
+        return cls(lists["kex"], lists["host-key-algorithms"], lists["ciphers"], lists["macs"])
 
     def suited(self, offer: Offer) -> Algorithms:
         """The lists with which this client lands on the fastest that it has."""
