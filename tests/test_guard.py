@@ -234,7 +234,18 @@ def test_an_address_may_have_only_so_many_and_so_many_unknown() -> None:
         one.logged_in(b"ann@example.com")
     visit(made, "2001:db8::4")
     assert made.enter(at("2001:db8::5")) is None, "three in all"
-    assert made.addresses.score("2001:db8::/64") == 20
+    assert made.addresses.score("2001:db8::/64") == 4
+
+
+def test_a_client_that_opens_forty_at_once_is_not_banned_and_one_that_goes_on_is() -> None:
+    made, _ = guard(Caps(Startups(0, 0, 0), 20, 0, 0))
+    inside = [came for came in (made.enter(at(STRANGER)) for _ in range(40)) if came is not None]
+    assert len(inside) == 20
+    inside[0].logged_in(b"ann@example.com")
+    visit(made)
+    for _ in range(40):
+        made.enter(at(STRANGER))
+    assert made.addresses.banned(STRANGER)
 
 
 def test_in_all_there_are_only_so_many() -> None:
