@@ -91,6 +91,8 @@ class SFTPService(Service):
         try:
             version = await self.server.version()
         except ConchError as error:
+            if not self.running:
+                return  # it may have ended before us
             self._log.warn(
                 "Immich at {url} cannot be used yet: {reason} Serving all the same.",
                 url=self.server.url,

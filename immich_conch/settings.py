@@ -210,7 +210,7 @@ class Settings:
         (),
         parse_scores,
         "Points for each wrong, where they are not to be "
-        "unknown-user=20,bad-password=8,no-auth=1,limit=10.",
+        "unknown-user=20,bad-password=8,no-auth=1,limit=2.",
         metavar="SCORES",
     )
     ban_observation: float = _setting(

@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent, globalLogPublisher
 from twisted.logger import LogLevel as Level
 
+from immich_conch import tap
 from immich_conch.counters import Counters
 from immich_conch.guard import addresses, gateways
 from immich_conch.guard.addresses import CROWD, Atlas, Place
@@ -25,6 +26,7 @@ from immich_conch.guard.defender import BANS_REMEMBERED, MAX_BANS, MAX_SCORES, D
 from immich_conch.guard.gate import Guard, Scores
 from immich_conch.guard.lines import PAUSE, Seldom
 from immich_conch.guard.recent import Recent
+from immich_conch.settings import load
 from immich_conch.ssh.admission import Fault, Visit
 
 RULES = Rules(threshold=100, observation=600, ban=600, longest=86_400)
@@ -232,7 +234,18 @@ def test_an_address_may_have_only_so_many_and_so_many_unknown() -> None:
         one.logged_in(b"ann@example.com")
     visit(made, "2001:db8::4")
     assert made.enter(at("2001:db8::5")) is None, "three in all"
-    assert made.addresses.score("2001:db8::/64") == 20
+    assert made.addresses.score("2001:db8::/64") == 4
+
+
+def test_a_client_that_opens_forty_at_once_is_not_banned_and_one_that_goes_on_is() -> None:
+    made, _ = guard(Caps(Startups(0, 0, 0), 20, 0, 0))
+    inside = [came for came in (made.enter(at(STRANGER)) for _ in range(40)) if came is not None]
+    assert len(inside) == 20
+    inside[0].logged_in(b"ann@example.com")
+    visit(made)
+    for _ in range(40):
+        made.enter(at(STRANGER))
+    assert made.addresses.banned(STRANGER)
 
 
 def test_in_all_there_are_only_so_many() -> None:
@@ -422,6 +435,46 @@ def test_a_ban_of_a_private_address_says_what_it_may_be(lines: list[str]) -> Non
     for _ in range(5):
         visit(made, "10.1.2.3").failed(b"root", Fault.UNKNOWN_USER)
     assert any("10.1.2.3" in line and "--addresses hidden" in line for line in lines)
+
+
+# -- from the settings
+
+
+def test_what_an_administrator_chose_is_what_the_gate_does() -> None:
+    chosen = {
+        "max_startups": "2:100:2",
+        "address_startups": "2",
+        "max_per_address": "3",
+        "max_connections": "4",
+        "ban_threshold": "10",
+        "ban_scores": "unknown-user=10",
+        "ban_observation": "60",
+        "ban_time": "30",
+        "ban_time_max": "45",
+        "allow_networks": "198.51.100.0/24",
+        "deny_networks": "198.51.0.0/16",
+        "addresses": "real",
+    }
+    settings = load(chosen, {"IMMICH_HOST": "http://immich"})
+    clock = Clock()
+    made = tap._guard(settings, clock, Counters())
+    assert made.enter(at("198.51.1.1")) is None
+    caps = made.admission.caps
+    assert (caps.startups.full, caps.address_startups, caps.address, caps.total) == (2, 2, 3, 4)
+    for _ in range(2):
+        visit(made, OTHER)
+    assert made.enter(at(OTHER)) is None, "an allowed one meets the limits of all"
+    made.admission.waiting = 0
+    for seconds in (30, 45):
+        visit(made).failed(b"root", Fault.UNKNOWN_USER)
+        assert made.enter(at(STRANGER)) is None
+        clock.advance(seconds - 1)
+        assert made.addresses.banned(STRANGER)
+        clock.advance(1)
+        assert not made.addresses.banned(STRANGER)
+    assert made.scores == Scores(unknown_user=10)
+    assert made.shared == {"apikey"} and not made.users.growing
+    made.stop()
 
 
 # -- lines

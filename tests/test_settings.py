@@ -46,6 +46,18 @@ def test_command_line_beats_environment_beats_file(tmp_path: Path) -> None:
         ({"immich_host": "immich:2283"}, {}, "--immich-host: must be a URL"),
         ({"immich_host": "http://u:p@immich"}, {}, "--immich-host: must be a plain URL"),
         ({"immich_host": "http://immich:x"}, {}, "--immich-host: is no URL"),
+        ({"max_startups": "10:30"}, {}, "--max-startups: must look like"),
+        ({"max_startups": "10:101:100"}, {}, "--max-startups: must have a rate"),
+        ({"max_startups": "10:30:5"}, {}, "--max-startups: must have a rate"),
+        ({"max_startups": "-1"}, {}, "--max-startups: must look like"),
+        ({"ban_scores": "root=5"}, {}, "--ban-scores: gives no points for 'root'"),
+        ({"ban_scores": "limit"}, {}, "--ban-scores: must give limit a number"),
+        ({"ban_observation": "0"}, {}, "--ban-observation: must be more"),
+        ({"login_memory": "61"}, {}, "--login-memory: must be 60"),
+        ({"login_rate": "x"}, {}, "--login-rate: must be a number,"),
+        ({"allow_networks": "10.0.0.1/8"}, {}, "--allow-networks: holds '10.0.0.1/8'"),
+        ({"deny_networks": "everybody"}, {}, "--deny-networks: holds 'everybody'"),
+        ({"addresses": "maybe"}, {}, "--addresses: must be auto, real or hidden"),
         ({"demo": "yes"}, {}, "--demo: "),
         ({"password_login": "off"}, {}, "--password-login: off, and without --users-file nobody"),
         ({"demo_version": "1.0.0"}, {}, "--demo-version: "),
@@ -255,3 +267,23 @@ def test_a_nul_in_a_setting_is_refused(tmp_path: Path) -> None:
 def test_no_setting_is_a_secret_for_options_are_seen_by_everybody_in_ps() -> None:
     """What is secret lies in files, and a setting names the file."""
     assert [field.name for field in fields() if not field.repr] == []
+
+
+def test_limits_and_bans_are_read_as_administrators_write_them() -> None:
+    found = load(
+        {
+            "max_startups": "10:30:60",
+            "ban_scores": "bad-password=5, no-auth=0",
+            "allow_networks": "192.168.0.0/16, 2001:db8::/32 203.0.113.7",
+        },
+        {**HOST, "IMMICH_CONCH_MAX_CONNECTIONS": "50"},
+    )
+    assert found.max_startups == (10, 30, 60) and found.max_connections == 50
+    assert dict(found.ban_scores) == {"bad-password": 5, "no-auth": 0}
+    assert [str(network) for network in found.allow_networks] == [
+        "192.168.0.0/16",
+        "2001:db8::/32",
+        "203.0.113.7/32",
+    ]
+    assert load({"max_startups": "7"}, HOST).max_startups == (7, 100, 7)
+    assert load({"max_startups": "0"}, HOST).max_startups == (0, 100, 0)

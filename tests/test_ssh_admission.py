@@ -167,12 +167,13 @@ def test_one_connection_too_many_of_a_user_is_told_so(host_keys: Any) -> None:
     assert door.guard.addresses.score(STRANGER) == 0
 
 
+@pytest.mark.parametrize("error", [UnauthorizedLogin(), NoSuchUser(), NotCounted(), ValueError()])
 @pytest.mark.parametrize(
     ("needed", "answered"),
     [(0.0, 1.0), (0.3, 1.0), (0.999, 1.0), (1.5, 2.0), (30.2, 31.0)],
 )
 def test_a_refusal_does_not_tell_how_long_the_check_took(
-    host_keys: Any, needed: float, answered: float
+    host_keys: Any, needed: float, answered: float, error: Exception
 ) -> None:
     door = Door(host_keys)
     link = door.inside()
@@ -181,7 +182,7 @@ def test_a_refusal_does_not_tell_how_long_the_check_took(
     link.guess()
     link.pump()
     link.wait(needed)
-    checking.errback(UnauthorizedLogin())
+    checking.errback(error)
     link.wait(answered - needed - 0.0001)
     assert 51 not in link.client.got
     link.wait(0.0002)

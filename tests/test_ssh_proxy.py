@@ -5,11 +5,13 @@ Headers are checked byte by byte in memory; a whole service is asked over the lo
 
 from __future__ import annotations
 
+import socket
 import struct
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 import pytest_twisted
 from hypothesis import given
@@ -24,6 +26,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import ClientCreator
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 
 from immich_conch.ssh.proxy import (
     HEADER_DEADLINE,
@@ -249,6 +252,65 @@ async def test_a_service_behind_haproxy_bans_clients_and_not_the_proxy(
         assert heard == b"Not allowed at this time\r\n"
         assert f"turned away, a denied network: {client} port 1234" in lines
     await maybeDeferred(service.stopService)
+
+
+def guess(port: int, client: str, user: str, password: str) -> str:
+    """Log in by way of a proxy; what came of it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as tcp:
+        tcp.sendall(v2(client))
+        ssh = paramiko.Transport(tcp)
+        try:
+            ssh.start_client(timeout=20)
+            ssh.auth_password(user, password)
+        except paramiko.AuthenticationException:
+            return "refused"
+        except (paramiko.SSHException, EOFError):
+            return "turned away"
+        finally:
+            ssh.close()
+        return "in"
+
+
+@pytest_twisted.ensureDeferred
+async def test_guessing_through_a_proxy_bans_the_guesser_alone(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    service: Any = makeService(
+        options(
+            tmp_path,
+            "--demo",
+            "--endpoint=haproxy:tcp:0:interface=127.0.0.1",
+            "--proxy-networks=127.0.0.1",
+            "--login-delay=0.02",
+            "--ban-scores=unknown-user=60,no-auth=0",
+        ),
+        reactor,
+    )
+    service.privilegedStartService()
+    service.startService()
+    listener = [s for s in service if hasattr(s, "endpoint")][-1]
+    port = listener._waitingForPort.result.getHost().port
+
+    def guesses() -> list[str]:
+        return [
+            guess(port, "203.0.113.7", "root", "x"),
+            # The one that is too much ends the connection instead of being answered.
+            guess(port, "203.0.113.7", "root", "x"),
+            guess(port, "203.0.113.7", "demo@example.com", "demo"),
+            guess(port, "198.51.100.1", "demo@example.com", "demo"),
+        ]
+
+    try:
+        assert await deferToThread(guesses) in (
+            ["refused", "turned away", "turned away", "in"],
+            ["refused", "refused", "turned away", "in"],
+        )
+    finally:
+        await maybeDeferred(service.stopService)
+    assert "banned 203.0.113.7 for 600 s (ban 1)" in lines
+    refused = [line for line in lines if line.startswith("refused")]
+    assert len(refused) == 2 and all(" 203.0.113.7 port 1234: " in line for line in refused)
+    assert any(line.startswith("accepted 198.51.100.1 port 1234: ") for line in lines)
 
 
 def test_haproxy_without_networks_of_proxies_does_not_start(tmp_path: Path) -> None:

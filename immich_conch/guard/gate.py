@@ -33,7 +33,8 @@ class Scores:
     unknown_user: float = 20.0
     bad_password: float = 8.0
     no_auth: float = 1.0
-    limit: float = 10.0
+    #: Small, for a client that opens forty connections at once means no harm by it.
+    limit: float = 2.0
 
 
 @define(eq=False)

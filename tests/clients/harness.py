@@ -247,8 +247,8 @@ class Service(Process):
             [
                 *(str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "immich-sftp"),
                 *("--immich-host", url),
-                # Sessions are counted after each test; the mirror's would outlive it.
-                *("--mirror-keep", "0"),
+                # Sessions are counted after each test; these would outlive it.
+                *("--mirror-keep", "0", "--login-memory", "0"),
                 *("--endpoint", f"tcp:{self.port}:interface=127.0.0.1"),
                 *("--host-key-dir", str(host_keys), "--spool-dir", str(self.spool)),
                 *("--login-delay", "0.1", *options),

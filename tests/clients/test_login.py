@@ -85,6 +85,24 @@ def test_sessions_are_logged_out_at_the_end(
     eventually(lambda: world.sessions() == 0 or None, "no session left at Immich")
 
 
+def test_connections_soon_after_another_are_one_log_in_and_one_session(
+    openssh: OpenSSH, tmp_path: Path
+) -> None:
+    world = World("3.1.0", tmp_path / "world", tmp_path / "host-keys")
+    try:
+        user = world.user()
+        user.album("Album")
+        service = world.service("remembering", "--login-memory", "60")
+        for _ in range(3):
+            assert "Album" in openssh.sftp(service, user, "ls").stdout
+        state = world.demo.state()
+        assert state["requests"]["POST /auth/login"] == 1 and state["sessions"] == 1
+        service.stop()
+        assert world.sessions() == 0
+    finally:
+        world.close()
+
+
 @pytest.fixture
 def without_immich(tmp_path: Path) -> Iterator[World]:
     """A service whose Immich is not there."""
