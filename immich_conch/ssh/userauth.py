@@ -19,6 +19,7 @@ from twisted.conch.ssh.transport import (
 )
 from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_REQUEST,
     MSG_USERAUTH_SUCCESS,
     SSHUserAuthServer,
 )
@@ -46,7 +47,7 @@ MAX_NAME_BYTES = 1024
 MAX_PASSWORD_BYTES = 4096
 """An e-mail address has at most 254 characters; passwords and keys are far shorter than this."""
 
-_FIRST_OF_USERS = 80  # RFC 4250, section 4.1.2
+_FIRST_CONNECTION_MESSAGE = 80  # RFC 4250, section 4.1.2
 
 
 class NotCounted(UnauthorizedLogin):
@@ -97,14 +98,12 @@ class UserAuth(_UserAuthServer):
 
         Conch would log each with its payload, by somebody unknown, for as long as he sends any.
         """
-        if messageNum >= _FIRST_OF_USERS:
+        if messageNum >= _FIRST_CONNECTION_MESSAGE:
             raise PacketError(f"message {messageNum} before the log-in")  # RFC 4252, section 6
-        name = self.protocolMessages.get(messageNum, "")
-        handler = getattr(self, name.replace("MSG_", "ssh_"), None)
-        if handler is None:
-            self.transport.sendUnimplemented()
+        if messageNum == MSG_USERAUTH_REQUEST:
+            self.ssh_USERAUTH_REQUEST(packet)
         else:
-            handler(packet)
+            self.transport.sendUnimplemented()
 
     def ssh_USERAUTH_REQUEST(self, packet: bytes) -> None:
         """Queue an attempt (RFC 4252, section 5); raises PacketError."""
