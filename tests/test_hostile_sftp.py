@@ -57,6 +57,19 @@ def test_of_ten_thousand_opens_each_is_answered_and_few_are_held() -> None:
     assert peer.memory.called().count("abort") == 10_000
 
 
+@pytest.mark.parametrize("fill", [b"\x00", b"\x01", b"\xff"])
+def test_a_request_of_every_kind_and_length_has_one_answer(fill: bytes) -> None:
+    peer = Peer.greeted(photo=b"x")
+    peer.open()
+    asked = 0
+    for kind in range(2, 256):
+        for length in (*range(45), 300):
+            peer.raw(packet(kind, struct.pack("!L", asked) + fill * length))
+            assert [answer.id for answer in peer.answers()] == [asked], (kind, length)
+            asked += 1
+    assert peer.channel.taken == peer.sent and not peer.channel.closed
+
+
 def test_opens_and_closes_for_ever_leave_nothing() -> None:
     peer = Peer.greeted(photo=b"x")
     for number in range(1, 5001):

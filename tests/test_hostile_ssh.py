@@ -359,6 +359,28 @@ def test_every_message_at_every_short_length_is_answered_or_ends_the_connection(
         assert link.clock.getDelayedCalls() == []
 
 
+LENGTHS = [*range(80), *(BEFORE_LOGIN_BYTES + n for n in range(-8, 9)), 2**18, 2**31, 2**32 - 1]
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["before the keys", "after them"])
+def test_a_packet_of_every_length_is_waited_for_or_ends_the_connection(
+    host_keys: Any, lines: list[Any], secured: bool
+) -> None:
+    """What is announced and then not what was announced: bytes of nothing follow."""
+    for length in LENGTHS:
+        for padding in (0, 3, 4, 8, 255):
+            link = Link(World(), host_keys)
+            if secured:
+                link.pump()
+            else:
+                link.server.dataReceived(b"SSH-2.0-x\r\n")
+            lines.clear()
+            link.server.dataReceived(struct.pack("!LB", length, padding) + bytes(39_000))
+            assert link.down.disconnecting and len(lines) == 1, (length, padding)
+            link.server.connectionLost(None)
+            assert link.clock.getDelayedCalls() == []
+
+
 def test_a_flood_of_messages_that_say_nothing_costs_nothing(link: Link) -> None:
     link.secure()
     for _ in range(2000):
