@@ -19,7 +19,7 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,6 +30,7 @@ from immich_conch.errors import BadCredentials, ConchError, Unreachable
 from immich_conch.immich.interfaces import IImmich, IImmichServer
 from immich_conch.sftp.commands import PARALLEL, Commands
 from immich_conch.sftp.hashes import Hashes
+from immich_conch.sftp.holdings import Holdings
 from immich_conch.sftp.packets import FileTransferServer
 from immich_conch.sftp.server import SFTPServer
 from immich_conch.ssh.userauth import NotCounted
@@ -37,6 +38,8 @@ from immich_conch.transfer.lease import Lease
 
 #: The user name that stands for the owner of an API key.
 KEY_USER = "apikey"
+#: Seconds that a client whose Immich session is over has for the answer that tells it so.
+REVOKED_GRACE = 2.0
 #: What an API key of Immich looks like; other passwords are not tried as one.
 _KEY = re.compile(r"[A-Za-z0-9_+/=-]{20,128}")
 
@@ -125,20 +128,46 @@ class Avatar(ConchUser):
 
     exec_refusal = b"This is an SFTP service; there is no shell here.\n"
 
+    _log = Logger()
+
     def __init__(
-        self, make: Callable[[Avatar], SFTPServer], lease: Lease, commands: Commands
+        self,
+        make: Callable[[Avatar], SFTPServer],
+        lease: Lease,
+        commands: Commands,
+        holdings: Holdings,
+        clock: IReactorTime,
     ) -> None:
         super().__init__()
         self.lease = lease
         self._make = make
+        self._holdings = holdings
+        self._clock = clock
+        self._end: IDelayedCall | None = None
+        lease.on_revoked = self._revoked
         self.run_command = commands.run
         self.subsystemLookup = {b"sftp": self._sftp}
 
     def _sftp(self, data: bytes, avatar: Any) -> FileTransferServer:
-        return _Session(data, avatar=self, client=self._make(self))
+        return _Session(data, avatar=self, client=self._make(self), holdings=self._holdings)
+
+    def _revoked(self) -> None:
+        """Immich does not know the session any more, whoever noticed: the connection ends."""
+        self._end = self._clock.callLater(REVOKED_GRACE, self._hang_up)
+
+    def _hang_up(self) -> None:
+        self._end = None
+        self._log.info(
+            "the Immich session of {user} has ended, and so does the connection",
+            user=self.lease.immich.user.email,
+        )
+        self.conn.transport.loseConnection()
 
     def logout(self) -> None:
         """The connection is gone; uploads under way keep the session until they are in."""
+        self.lease.on_revoked = None
+        if self._end is not None:
+            self._end.cancel()
         self.lease.release()
 
 
@@ -153,6 +182,7 @@ class Realm:
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
     #: Shared by a user's connections, and gone with the last of them.
     _slots: WeakValueDictionary[str, DeferredSemaphore] = Factory(WeakValueDictionary)
+    _holdings: WeakValueDictionary[str, Holdings] = Factory(WeakValueDictionary)
 
     _log = Logger()
 
@@ -161,7 +191,9 @@ class Realm:
         if IConchUser not in interfaces:
             raise NotImplementedError("only IConchUser")
         lease = self.accounts.enter(avatarId.immich, avatarId.credential)
-        avatar = Avatar(self._server, lease, self._commands(lease))
+        avatar = Avatar(
+            self._server, lease, self._commands(lease), self._holdings_of(lease), self.clock
+        )
         self.accounts.counters.add("logins")
         self._log.info(
             "user {user} logged in with {what}",
@@ -169,6 +201,14 @@ class Realm:
             what="an API key" if lease.immich.is_key else "a password",
         )
         return IConchUser, avatar, avatar.logout
+
+    def _holdings_of(self, lease: Lease) -> Holdings:
+        user_id = lease.immich.user.id
+        holdings = self._holdings.get(user_id)
+        if holdings is None:
+            limit = self.accounts.settings.max_user_handles
+            holdings = self._holdings[user_id] = Holdings(limit)
+        return holdings
 
     def _commands(self, lease: Lease) -> Commands:
         user_id = lease.immich.user.id

@@ -68,6 +68,9 @@ class SFTPService(Service):
             (LoopingCall(accounts.sweep), SWEEP_SECONDS),
             (LoopingCall(self._control), CONTROL_SECONDS),
         ]
+        if accounts.settings.session_check:
+            check = LoopingCall(accounts.check_sessions)
+            self._calls.append((check, accounts.settings.session_check))
 
     def startService(self) -> None:
         """Take up what is in the spool, say which Immich this is, and serve either way."""

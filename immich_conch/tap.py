@@ -256,6 +256,9 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         host_keys,
         reactor,
         failure_delay=settings.login_delay,
+        max_channels=settings.max_channels,
+        keepalive=settings.keepalive,
+        idle_timeout=settings.idle_timeout,
         connection_opened=main.connection_opened,
         connection_closed=main.connection_closed,
     )

@@ -136,6 +136,13 @@ class SessionChannel(_Channel):
         self._status: int | None = None
         self._command: Deferred[Any] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a command runs or the subsystem says that it is `busy`."""
+        if self._command is not None:
+            return self._status is None
+        return bool(getattr(self._protocol, "busy", False))
+
     # -- requests
 
     def request(self, kind: bytes, data: bytes) -> _Answer:
