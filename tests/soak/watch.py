@@ -14,9 +14,12 @@ from attrs import astuple, define, field, fields, frozen
 from benchmarks.fit import fit, need_matplotlib
 from benchmarks.process import cpu_seconds, resident_mb
 
-#: The part of a run that is warm-up, and seconds that it lasts at least: buffers have reached
-#: their size and every kind of client has been there.
-WARM_UP, WARM_UP_SECONDS = 0.25, 20.0
+#: The part of a run that is warm-up: every kind of client has met every other a few times, and
+#: the allocator has what the busiest moment needs.
+WARM_UP = 0.25
+#: Seconds from which on a run tells whether memory is flat.  In a shorter one, which is all
+#: warm-up, only gross growth is looked at.
+TELLING, GROSS = 600.0, 80.0
 #: MB by which the process may grow over the rest of the run, whatever its length, and for each
 #: asset that came in (the mirror's record, its name, a folder's listing).
 MAY_GROW, MAY_GROW_BY_ASSET = 12.0, 0.004
@@ -85,18 +88,19 @@ class Watch:
     def growth(self, assets: int) -> tuple[str, bool]:
         """The line through what comes after the warm-up, in words, and whether it is flat."""
         end = self.samples[-1].seconds
-        warm = max(WARM_UP * end, min(WARM_UP_SECONDS, end / 2))
+        warm = WARM_UP * end
         after = [sample for sample in self.samples if sample.seconds >= warm]
         if len(after) < 10:
             return "too short to tell whether memory grows", False
         line = fit([sample.seconds for sample in after], [sample.resident for sample in after])
         grown = line.slope * (end - warm)
-        bound = MAY_GROW + MAY_GROW_BY_ASSET * assets
+        bound = MAY_GROW + MAY_GROW_BY_ASSET * assets if end >= TELLING else GROSS
         resident = [sample.resident for sample in after]
         text = (
             f"memory after {warm:.0f} s of warm-up: median {statistics.median(resident):.1f} MB, "
             f"{min(resident):.1f} to {max(resident):.1f}; line {line.slope * 60:+.3f} MB a minute, "
             f"{grown:+.1f} MB over {end - warm:.0f} s, bound {bound:.1f}"
+            f"{'' if end >= TELLING else ' (too short to tell whether it is flat)'}"
         )
         return text, grown <= bound
 
