@@ -168,6 +168,10 @@ class Avatar(ConchUser):
         self.lease.on_revoked = None
         if self._end is not None:
             self._end.cancel()
+        # What refers to itself stays in memory until Python looks for such things, which is rarely
+        # (process.py): a connection with its keys and buffers should go when it ends.
+        self.subsystemLookup = {}
+        self.conn = None
         self.lease.release()
 
 

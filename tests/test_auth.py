@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 import pytest_twisted
 from rig import ARRIVED, VERSIONS, Rig, at_once, jpeg, raises, rig, until
+from ssh_server import host_keys
 from twisted.conch.interfaces import IConchUser
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, globalLogPublisher
 
 from immich_conch.accounts import KEEP, PASSWORD, key_credential
 from immich_conch.auth import REVOKED_GRACE, Avatar, ImmichChecker, Realm
+from immich_conch.ssh.transport import Factory
 from immich_conch.ssh.userauth import NotCounted
+
+__all__ = ["host_keys"]
 
 ALICE = "alice@example.com"
 
@@ -319,3 +327,35 @@ async def test_all_connections_of_a_user_share_their_handles(tmp_path: Path) -> 
         assert channels[0]._holdings.max_handles == 7
         for _, _, log_out in logins:
             log_out()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_connection_that_ended(tmp_path: Path, host_keys: Any) -> None:
+    # Without Python's search for what refers to itself, which is rare (process.py): each would
+    # stay with its keys and buffers, and hundreds of them at once.
+    def client(port: int) -> None:
+        with paramiko.Transport(("127.0.0.1", port)) as transport:
+            transport.connect(username=ALICE, password="correct horse")
+            there = paramiko.SFTPClient.from_transport(transport)
+            assert there is not None
+            assert there.listdir("/") == ["Rome"]
+            transport.open_session().exec_command("md5sum")
+
+    async with rig(tmp_path) as r:
+        r.album("Rome")
+        opened: list[weakref.ref[Any]] = []
+        factory = Factory(
+            portal(r),
+            host_keys,
+            reactor,  # type: ignore[arg-type]
+            connection_opened=lambda transport: opened.append(weakref.ref(transport)),
+        )
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        gc.disable()
+        try:
+            await deferToThread(client, port.getHost().port)
+            await until(lambda: r.demo.open_sessions == 0)
+            await until(lambda: opened[0]() is None)
+        finally:
+            gc.enable()
+            await port.stopListening()

@@ -350,6 +350,7 @@ class SessionChannel(_Channel):
         self.buffered = 0
 
     def _end_protocol(self, error: Exception) -> None:
+        self.drained = _nothing  # it belongs to the protocol, which refers to this channel
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connectionLost(Failure(error))

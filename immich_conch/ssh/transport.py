@@ -158,6 +158,7 @@ class Transport(KeyExchange):
         self._stop_kex_timer()
         if self._liveness is not None:
             self._liveness.stop()
+            self._liveness = None
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.cancel()
