@@ -5,6 +5,7 @@ What cannot be listened on is one line on stderr and exit status 1.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from twisted.application.internet import StreamServerEndpointService
@@ -25,6 +26,10 @@ from immich_conch.immich.client import ImmichServer
 SWEEP_SECONDS = 600.0
 #: Seconds between looks for what an administrator asks of the spool.
 CONTROL_SECONDS = 2.0
+#: Seconds between searches for young objects that only refer to each other.  `process` lets Python
+#: search by itself once in many thousand objects, and few of them may hold many bytes: what is
+#: left of an upload has pieces of 256 KiB.  A search costs some milliseconds.
+TIDY_SECONDS = 10.0
 #: Seconds that a stop waits for clients to take what was still to be sent to them.
 GOODBYE_SECONDS = 2.0
 
@@ -67,6 +72,7 @@ class SFTPService(Service):
         self._calls = [
             (LoopingCall(accounts.sweep), SWEEP_SECONDS),
             (LoopingCall(self._control), CONTROL_SECONDS),
+            (LoopingCall(gc.collect, 1), TIDY_SECONDS),
         ]
         if accounts.settings.session_check:
             check = LoopingCall(accounts.check_sessions)
