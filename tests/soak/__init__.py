@@ -3,7 +3,8 @@
     python -m tests.soak --minutes 30 --seed 1 --plot soak.png --csv soak.csv
 
 `actors` are clients in good faith and note in the `ledger` what they were told, `hostile` ones are
-not, the `weather` lets Immich fail, `watch` looks at the process, and `run` has the final word.
+not (`actor` is what they have in common), the `weather` lets Immich fail, `watch` looks at the
+process, and `run` has the final word.
 """
 
 from __future__ import annotations

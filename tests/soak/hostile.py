@@ -14,7 +14,7 @@ from contextlib import suppress
 import paramiko
 from rawsftp import F_READ, OPENDIR, READ, Raw, string
 
-from .actors import LIBRARY, LIMIT, Actor, Told, TooLong
+from .actor import LIBRARY, LIMIT, Actor, Told, TooLong
 
 
 class Killed(Actor):

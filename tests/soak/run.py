@@ -15,7 +15,8 @@ from rawsftp import Raw
 
 from immich_conch import spool_tool
 
-from .actors import GOOD, LIBRARY, Actor
+from .actor import LIBRARY, Actor
+from .actors import GOOD
 from .hostile import HOSTILE
 from .ledger import ABSENT, Ledger
 from .watch import Watch, handles_of
