@@ -9,7 +9,7 @@ its last session for a while, so that names once shown stay as they were.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from immich_conch.account import Account, Sessions, Shared
 from immich_conch.counters import Counters
-from immich_conch.errors import NotFound
+from immich_conch.errors import ConchError, NotFound, SessionRevoked, Unreachable
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.library import names
 from immich_conch.library.gather import gather
@@ -238,6 +238,34 @@ class Accounts:
                     del account.shared[credential]
             if not account.shared and not account.uploads.busy:
                 del self._accounts[user_id]
+
+    async def check_sessions(self) -> None:
+        """Ask Immich once for each session whether it knows it; who is idle would not notice.
+
+        One after the other, some 3 ms each, and no further where Immich cannot be reached.
+        """
+        leases = [lease for user_id in self._accounts for lease in self._leases(user_id)]
+        checking = Deferred.fromCoroutine(self._check_all(leases))
+        # A stop waits for it, for it may hold a session that is to be logged out.
+        self._see_out(checking)
+        await checking
+
+    async def _check_all(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            if not lease.holders or lease.revoked:
+                continue
+            lease.hold()
+            try:
+                await lease.immich.me()
+            except SessionRevoked:
+                lease.revoked = True
+            except Unreachable:
+                return
+            except ConchError as error:
+                # Immich answered, and not that it does not know the session.
+                self._log.debug("a session could not be checked: {reason}", reason=error.text)
+            finally:
+                lease.release()
 
     # -- the spool beyond single requests ---------------------------------------------------------
 

@@ -20,7 +20,7 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, DeferredSemaphore
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,6 +32,7 @@ from immich_conch.immich.interfaces import IImmich, IImmichServer
 from immich_conch.logins import Logins
 from immich_conch.sftp.commands import PARALLEL, Commands
 from immich_conch.sftp.hashes import Hashes
+from immich_conch.sftp.holdings import Holdings
 from immich_conch.sftp.packets import FileTransferServer
 from immich_conch.sftp.server import SFTPServer
 from immich_conch.ssh.admission import NoSuchUser, TooMany
@@ -40,6 +41,8 @@ from immich_conch.transfer.lease import Lease
 
 #: The user name that stands for the owner of an API key.
 KEY_USER = "apikey"
+#: Seconds that a client whose Immich session is over has for the answer that tells it so.
+REVOKED_GRACE = 2.0
 #: What an API key of Immich looks like; other passwords are not tried as one.
 _KEY = re.compile(r"[A-Za-z0-9_+/=-]{20,128}")
 
@@ -135,26 +138,53 @@ class Avatar(ConchUser):
 
     exec_refusal = b"This is an SFTP service; there is no shell here.\n"
 
+    _log = Logger()
+
     def __init__(
         self,
         make: Callable[[Avatar], SFTPServer],
         lease: Lease,
         commands: Commands,
+        holdings: Holdings,
+        clock: IReactorTime,
         gone: Callable[[], None],
     ) -> None:
         super().__init__()
         self.lease = lease
         self._gone = gone
         self._make = make
+        self._holdings = holdings
+        self._clock = clock
+        self._end: IDelayedCall | None = None
+        lease.on_revoked = self._revoked
         self.run_command = commands.run
         self.subsystemLookup = {b"sftp": self._sftp}
 
     def _sftp(self, data: bytes, avatar: Any) -> FileTransferServer:
-        return _Session(data, avatar=self, client=self._make(self))
+        return _Session(data, avatar=self, client=self._make(self), holdings=self._holdings)
+
+    def _revoked(self) -> None:
+        """Immich does not know the session any more, whoever noticed: the connection ends."""
+        self._end = self._clock.callLater(REVOKED_GRACE, self._hang_up)
+
+    def _hang_up(self) -> None:
+        self._end = None
+        self._log.info(
+            "the Immich session of {user} has ended, and so does the connection",
+            user=self.lease.immich.user.email,
+        )
+        self.conn.transport.loseConnection()
 
     def logout(self) -> None:
         """The connection is gone; uploads under way keep the session until they are in."""
         self._gone()
+        self.lease.on_revoked = None
+        if self._end is not None:
+            self._end.cancel()
+        # What refers to itself stays in memory until Python looks for such things, which is rarely
+        # (process.py): a connection with its keys and buffers should go when it ends.
+        self.subsystemLookup = {}
+        self.conn = None
         self.lease.release()
 
 
@@ -175,6 +205,7 @@ class Realm:
     _here: Counter[str] = Factory(Counter)
     #: Shared by a user's connections, and gone with the last of them.
     _slots: WeakValueDictionary[str, DeferredSemaphore] = Factory(WeakValueDictionary)
+    _holdings: WeakValueDictionary[str, Holdings] = Factory(WeakValueDictionary)
 
     _log = Logger()
 
@@ -194,7 +225,14 @@ class Realm:
             )
             raise TooMany(f"this user has {self._here[user_id]} connections already")
         self._here[user_id] += 1
-        avatar = Avatar(self._server, lease, self._commands(lease), lambda: self._left(user_id))
+        avatar = Avatar(
+            self._server,
+            lease,
+            self._commands(lease),
+            self._holdings_of(lease),
+            self.clock,
+            lambda: self._left(user_id),
+        )
         self.accounts.counters.add("logins")
         self._log.info(
             "user {user} logged in with {what}",
@@ -207,6 +245,14 @@ class Realm:
         self._here[user_id] -= 1
         if not self._here[user_id]:
             del self._here[user_id]
+
+    def _holdings_of(self, lease: Lease) -> Holdings:
+        user_id = lease.immich.user.id
+        holdings = self._holdings.get(user_id)
+        if holdings is None:
+            limit = self.accounts.settings.max_user_handles
+            holdings = self._holdings[user_id] = Holdings(limit)
+        return holdings
 
     def _commands(self, lease: Lease) -> Commands:
         user_id = lease.immich.user.id

@@ -72,6 +72,14 @@ def parse_whole(text: str) -> int:
     return value
 
 
+def parse_count(text: str) -> int:
+    """A whole number, 1 or more."""
+    value = parse_whole(text)
+    if value < 1:
+        raise ValueError("must be 1 or more")
+    return value
+
+
 def parse_url(text: str) -> str:
     """An `http://` or `https://` URL of the Immich server, without user, query or fragment.
 

@@ -5,6 +5,7 @@ What cannot be listened on is one line on stderr and exit status 1.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,10 @@ from immich_conch.immich.client import ImmichServer
 SWEEP_SECONDS = 600.0
 #: Seconds between looks for what an administrator asks of the spool.
 CONTROL_SECONDS = 2.0
+#: Seconds between searches for young objects that only refer to each other.  `process` lets Python
+#: search by itself once in many thousand objects, and few of them may hold many bytes: what is
+#: left of an upload has pieces of 256 KiB.  A search costs some milliseconds.
+TIDY_SECONDS = 10.0
 #: Seconds that a stop waits for clients to take what was still to be sent to them.
 GOODBYE_SECONDS = 2.0
 
@@ -70,7 +75,11 @@ class SFTPService(Service):
         self._calls = [
             (LoopingCall(accounts.sweep), SWEEP_SECONDS),
             (LoopingCall(self._control), CONTROL_SECONDS),
+            (LoopingCall(gc.collect, 1), TIDY_SECONDS),
         ]
+        if accounts.settings.session_check:
+            check = LoopingCall(accounts.check_sessions)
+            self._calls.append((check, accounts.settings.session_check))
 
     def startService(self) -> None:
         """Take up what is in the spool, say which Immich this is, and serve either way."""

@@ -22,6 +22,7 @@ from immich_conch.parsing import (
     parse_addresses,
     parse_algorithms,
     parse_bool,
+    parse_count,
     parse_names,
     parse_networks,
     parse_rate,
@@ -318,6 +319,36 @@ class Settings:
     )
     host_key_algorithms: tuple[str, ...] = _setting(
         (), parse_names, "Signatures of host keys to offer, as for --kex.", metavar="NAMES"
+    )
+    keepalive: float = _setting(
+        30.0,
+        parse_seconds,
+        "Seconds of silence after which a client is asked whether it is there; after three "
+        "questions without an answer it is cut off; 0 asks nobody.",
+        metavar="SECONDS",
+    )
+    idle_timeout: float = _setting(
+        0.0,
+        parse_seconds,
+        "Seconds after which a client that has nothing open and wants nothing is cut off; "
+        "0 is never.",
+        metavar="SECONDS",
+    )
+    session_check: float = _setting(
+        300.0,
+        parse_seconds,
+        "Seconds between looks whether Immich still knows the sessions of those who are connected; "
+        "0 is never.",
+        metavar="SECONDS",
+    )
+    max_channels: int = _setting(
+        16, parse_count, "Channels that one connection may have.", metavar="COUNT"
+    )
+    max_user_handles: int = _setting(
+        1024,
+        parse_count,
+        "Files and folders that one user may have open, over all connections.",
+        metavar="COUNT",
     )
     log_requests: bool = _setting(False, parse_bool, "Log every request that is made to Immich.")
     demo: bool = _setting(

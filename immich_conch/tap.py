@@ -330,6 +330,9 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         failure_delay=settings.login_delay,
         gate=guard,
         algorithms=algorithms,
+        max_channels=settings.max_channels,
+        keepalive=settings.keepalive,
+        idle_timeout=settings.idle_timeout,
         connection_opened=main.connection_opened,
         connection_closed=main.connection_closed,
     )

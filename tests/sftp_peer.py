@@ -16,6 +16,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from immich_conch.errors import NotFound, Unsupported
+from immich_conch.sftp.holdings import Holdings
 from immich_conch.sftp.packets import FileTransferServer
 
 INIT, OPEN, CLOSE, READ, WRITE, LSTAT, FSTAT, SETSTAT, FSETSTAT = 1, 3, 4, 5, 6, 7, 8, 9, 10
@@ -75,6 +76,7 @@ class Memory:
     calls: list[tuple[Any, ...]] = field(factory=list)
     errors: dict[str, BaseException] = field(factory=dict)
     read_data: Callable[[int, int], Any] | None = None
+    entries: int = 0
     _held: set[str] = field(factory=set)
     _waiting: dict[str, list[Deferred[Any]]] = field(factory=dict)
 
@@ -126,7 +128,7 @@ class Memory:
 
     async def openDirectory(self, path: bytes) -> Folder:
         await self.step("opendir", path)
-        return Folder(self, list(self.folders.get(path, [])))
+        return Folder(self, list(self.folders.get(path, [])), range(self.entries))
 
     async def getAttrs(self, path: bytes, follow: bool) -> dict[str, Any]:
         await self.step("stat" if follow else "lstat", path)
@@ -216,6 +218,8 @@ class File:
 class Folder:
     memory: Memory
     batches: list[list[Any]]
+    #: What it keeps in memory, as far as anybody counts it.
+    entries: Any = ()
 
     async def next_batch(self) -> list[Any]:
         await self.memory.step("readdir")
@@ -255,18 +259,19 @@ class Peer:
 
     memory: Memory = field(factory=Memory)
     channel: Channel = field(factory=Channel)
+    holdings: Holdings | None = None
     server: Any = None
     sent: int = 0
     _next: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.server = FileTransferServer(b"", None, self.memory)
+        self.server = FileTransferServer(b"", None, self.memory, self.holdings)
         self.server.makeConnection(self.channel)
 
     @classmethod
-    def greeted(cls, **files: bytes) -> Peer:
+    def greeted(cls, holdings: Holdings | None = None, **files: bytes) -> Peer:
         """A peer past INIT; `photo=b"…"` is the file `/photo`."""
-        peer = cls()
+        peer = cls(holdings=holdings)
         peer.memory.files.update((b"/" + k.encode(), bytearray(v)) for k, v in files.items())
         peer.raw(packet(INIT, struct.pack("!L", 3)))
         del peer.channel.written[:]

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
 import pytest_twisted
 from rig import ARRIVED, VERSIONS, Rig, at_once, jpeg, raises, rig, until
+from ssh_server import host_keys
 from twisted.conch.interfaces import IConchUser
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, globalLogPublisher
 
 from immich_conch.accounts import KEEP, PASSWORD, key_credential
-from immich_conch.auth import Avatar, ImmichChecker, Realm
+from immich_conch.auth import REVOKED_GRACE, Avatar, ImmichChecker, Realm
 from immich_conch.guard.throttle import Throttle
 from immich_conch.logins import Logins
+from immich_conch.ssh.transport import Factory
 from immich_conch.ssh.userauth import NotCounted
+
+__all__ = ["host_keys"]
 
 ALICE = "alice@example.com"
 
@@ -210,3 +219,146 @@ async def test_a_server_that_is_too_old_is_refused(tmp_path: Path) -> None:
 
         error = await raises(TooOld, r.server.version())
         assert "2.0" in error.text
+
+
+class _Conn:
+    """The connection service of an avatar, as far as its end goes."""
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.ended = False
+
+    def loseConnection(self) -> None:
+        self.ended = True
+
+
+async def connected(r: Rig, password: str = "correct horse") -> tuple[Avatar, _Conn, Any]:
+    """Somebody whose connection can be seen to end, on the rig's clock."""
+    realm = Realm(r.accounts, r.clock, lambda: ARRIVED, at_once)
+    made = Portal(realm, [ImmichChecker(r.server, r.counters)])
+    credentials = UsernamePassword(ALICE.encode(), password.encode())
+    _, avatar, logout = await made.login(credentials, None, IConchUser)
+    avatar.conn = conn = _Conn()
+    return avatar, conn, logout
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest_twisted.ensureDeferred
+async def test_an_idle_connection_ends_when_its_immich_session_is_revoked(
+    tmp_path: Path, version: str
+) -> None:
+    async with rig(tmp_path, version) as r:
+        _, revoked, log_out = await connected(r)
+        r.demo.state.sessions.clear()
+        _, fine, log_out_too = await connected(r)
+        key = r.demo.add_key(r.alice)
+        _, by_key, log_out_last = await connected(r, key)
+        await r.accounts.check_sessions()
+        assert not revoked.ended  # who asks meanwhile gets an answer that says why
+        r.clock.advance(REVOKED_GRACE)
+        assert revoked.ended and not fine.ended and not by_key.ended
+        log_out()
+        r.demo.state.keys.clear()
+        await r.accounts.check_sessions()
+        r.clock.advance(REVOKED_GRACE)
+        assert by_key.ended and not fine.ended
+        log_out_too()
+        log_out_last()
+        await until(lambda: r.demo.open_sessions == 0)
+        assert not r.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_notices_a_revoked_session_its_own_connection_ends(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.album("Rome")
+        _, fine, log_out = await connected(r)
+        avatar, revoked, log_out_too = await connected(r)
+        r.demo.state.end_session(list(r.demo.state.sessions.values())[1])
+        # A listing is asked for by the newest session, on behalf of whoever wants it.
+        assert len(await avatar.lease.catalog.albums()) == 1
+        r.clock.advance(REVOKED_GRACE)
+        assert revoked.ended and not fine.ended
+        log_out()
+        log_out_too()
+        await until(lambda: r.demo.open_sessions == 0)
+
+
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 503}, {"kind": "refuse"}])
+@pytest_twisted.ensureDeferred
+async def test_an_immich_that_is_away_has_revoked_nothing(
+    tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    async with rig(tmp_path) as r:
+        _, one, log_out = await connected(r)
+        _, two, log_out_too = await connected(r)
+        before = r.demo.requests["GET /users/me"]
+        r.demo.faults.add(**fault, route="/users/me", count=None)
+        await r.accounts.check_sessions()
+        r.clock.advance(REVOKED_GRACE)
+        assert not one.ended and not two.ended
+        tries = r.demo.requests["GET /users/me"] - before
+        assert 0 < tries <= 4, "it is asked for one session and not for all"
+        r.demo.faults.clear()
+        await r.accounts.check_sessions()
+        assert not one.ended and not two.ended
+        log_out()
+        log_out_too()
+        await until(lambda: r.demo.open_sessions == 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_leaves_before_the_end_of_a_revoked_session_is_not_hung_up_on(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as r:
+        avatar, conn, log_out = await connected(r)
+        avatar.lease.revoked = True
+        log_out()
+        r.clock.advance(REVOKED_GRACE)
+        assert not conn.ended and not r.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_connections_of_a_user_share_their_handles(tmp_path: Path) -> None:
+    async with rig(tmp_path, max_user_handles=7) as r:
+        made = portal(r)
+        credentials = UsernamePassword(ALICE.encode(), b"correct horse")
+        logins = [await made.login(credentials, None, IConchUser) for _ in range(2)]
+        channels = [avatar.subsystemLookup[b"sftp"](b"", avatar) for _, avatar, _ in logins]
+        assert channels[0]._holdings is channels[1]._holdings
+        assert channels[0]._holdings.max_handles == 7
+        for _, _, log_out in logins:
+            log_out()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_left_of_a_connection_that_ended(tmp_path: Path, host_keys: Any) -> None:
+    # Without Python's search for what refers to itself, which is rare (process.py): each would
+    # stay with its keys and buffers, and hundreds of them at once.
+    def client(port: int) -> None:
+        with paramiko.Transport(("127.0.0.1", port)) as transport:
+            transport.connect(username=ALICE, password="correct horse")
+            there = paramiko.SFTPClient.from_transport(transport)
+            assert there is not None
+            assert there.listdir("/") == ["Rome"]
+            transport.open_session().exec_command("md5sum")
+
+    async with rig(tmp_path) as r:
+        r.album("Rome")
+        opened: list[weakref.ref[Any]] = []
+        factory = Factory(
+            portal(r),
+            host_keys,
+            reactor,  # type: ignore[arg-type]
+            connection_opened=lambda transport: opened.append(weakref.ref(transport)),
+        )
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")  # type: ignore[attr-defined]
+        gc.disable()
+        try:
+            await deferToThread(client, port.getHost().port)
+            await until(lambda: r.demo.open_sessions == 0)
+            await until(lambda: opened[0]() is None)
+        finally:
+            gc.enable()
+            await port.stopListening()

@@ -9,12 +9,17 @@ import resource
 import select
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
 from immich_conch.process import DESCRIPTORS, YOUNG_OBJECTS, prepare
+from immich_conch.service import TIDY_SECONDS, SFTPService
 
 ROOT = Path(__file__).parent.parent
 NOBODY = 65_534
@@ -101,3 +106,32 @@ def test_there_are_no_core_files(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare()
     assert limits[resource.RLIMIT_CORE] == (0, 0)
     assert prctl(GET_DUMPABLE, 0) == 0
+
+
+def test_what_only_refers_to_itself_does_not_wait_for_thousands_of_others(tmp_path: Path) -> None:
+    class Knot:
+        me: Any = None
+
+    clock = Clock()
+    clock.callWhenRunning = lambda call: None  # type: ignore[attr-defined]
+    accounts = SimpleNamespace(
+        settings=SimpleNamespace(session_check=0.0),
+        recover=lambda: None,
+        sweep=lambda: None,
+        spool=SimpleNamespace(directory=str(tmp_path)),
+    )
+    service = SFTPService(None, accounts, clock)  # type: ignore[arg-type]
+    gc.disable()
+    try:
+        service.startService()
+        knot = Knot()
+        knot.me = knot
+        kept = weakref.ref(knot)
+        del knot
+        assert kept() is not None
+        clock.pump([1.0] * int(TIDY_SECONDS))
+        assert kept() is None
+    finally:
+        gc.enable()
+        for call, _ in service._calls:
+            call.stop()

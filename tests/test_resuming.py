@@ -148,6 +148,25 @@ async def test_the_oldest_of_what_was_cut_off_makes_room(tmp_path: Path) -> None
 
 
 @pytest_twisted.ensureDeferred
+async def test_only_so_many_of_a_user_that_were_cut_off_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("immich_conch.transfer.uploads.MAX_PARTIALS", 3)
+    async with rig(tmp_path) as r:
+        r.album("Rome")
+        session = await r.session()
+        for name in (*"abc", "a", *"de"):
+            handle = await session.open(f"/Rome/{name}.jpg")
+            handle.writeChunk(0, jpeg(name))
+            handle.abort()
+        assert sorted(entry["name"] for entry in r.journal()) == ["a.jpg", "d.jpg", "e.jpg"]
+        assert len(list(r.spool.glob("*.data"))) == 3
+        handle = await session.open("/Rome/a.jpg", NO_TRUNC)
+        assert handle.getAttrs()["size"] == len(jpeg("a"))
+        handle.abort()
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_byte_is_taken_beyond_what_the_disk_must_keep_free(tmp_path: Path) -> None:
     async with rig(tmp_path, limits=Limits(free=2**62)) as r:
         r.album("Rome")

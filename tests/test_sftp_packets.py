@@ -59,6 +59,7 @@ from immich_conch.sftp.engine import (
     PARSE_MARK_BYTES,
     READ_MARK_BYTES,
 )
+from immich_conch.sftp.holdings import MAX_LISTED, MAX_USER_LISTED, Holdings
 from immich_conch.sftp.ordering import normalise
 from immich_conch.sftp.packets import MAX_PACKET_BYTES, MAX_READ_BYTES
 from immich_conch.sftp.status import MAX_TEXT_BYTES, to_status
@@ -597,6 +598,45 @@ def test_trap_7_open_handles_are_capped_and_the_surplus_is_let_go() -> None:
     assert peer.memory.calls[-1] == ("abort", b"/more")
     peer.ask(CLOSE, ns(handles[0]))
     peer.open(b"/more")
+
+
+def test_a_user_has_only_so_many_handles_over_all_sessions() -> None:
+    shared = Holdings(max_handles=3)
+    one, two = Peer.greeted(holdings=shared), Peer.greeted(holdings=shared)
+    first = one.open(b"/1")
+    two.open(b"/2")
+    assert two.ask(OPENDIR, ns(b"/")).kind == HANDLE
+    answer = one.ask(OPEN, ns(b"/more"), 0x1A, NO_ATTRS)
+    assert (answer.code, answer.text) == (FAILURE, b"too many open files of this user")
+    assert one.memory.calls[-1] == ("abort", b"/more")
+    one.ask(CLOSE, ns(first))
+    one.open(b"/more")
+    two.drop()
+    assert shared.handles == 1
+    one.open(b"/1")
+    one.drop()
+    assert (shared.handles, shared.listed) == (0, 0)
+
+
+def test_open_listings_hold_only_so_many_entries_but_one_may_be_of_any_size() -> None:
+    shared = Holdings()
+    one, two, three = (Peer.greeted(holdings=shared) for _ in range(3))
+    for peer in (one, two, three):
+        peer.memory.entries = MAX_LISTED
+    first = one.ask(OPENDIR, ns(b"/"))
+    assert first.kind == HANDLE
+    answer = one.ask(OPENDIR, ns(b"/"))
+    assert (answer.code, answer.text) == (FAILURE, b"too many open folders: close some first")
+    assert one.memory.calls[-1] == ("closedir",)
+    assert two.ask(OPENDIR, ns(b"/")).kind == HANDLE  # two sessions may
+    assert three.ask(OPENDIR, ns(b"/")).kind == STATUS  # but no more of one user
+    one.open(b"/file")  # files go on
+    one.ask(CLOSE, ns(first.string))
+    two.drop()
+    assert shared.listed == 0
+    three.memory.entries = 10 * MAX_USER_LISTED
+    assert three.ask(OPENDIR, ns(b"/")).kind == HANDLE
+    assert shared.listed == 10 * MAX_USER_LISTED
 
 
 def test_trap_10_nothing_is_read_while_the_client_does_not_take_what_it_asked_for() -> None:

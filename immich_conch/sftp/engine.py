@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from immich_conch.errors import SessionRevoked
 from immich_conch.sftp import wire
+from immich_conch.sftp.holdings import Holdings, entries_of
 from immich_conch.sftp.ordering import Answer, Handle, Order, Request, normalise
 from immich_conch.sftp.requests import no_such_handle
 from immich_conch.sftp.status import to_status
@@ -52,7 +53,9 @@ class Engine:
     _log = Logger()
     transport: Any
 
-    def __init__(self) -> None:
+    def __init__(self, holdings: Holdings | None = None) -> None:
+        self._holdings = Holdings() if holdings is None else holdings
+        self._listed = 0
         self._order = Order()
         self._handles: dict[bytes, Handle] = {}
         self._last_handle = 0
@@ -64,6 +67,11 @@ class Engine:
         self._paused = False
         self._closing = False
         self._lost = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is open or under way."""
+        return bool(self._handles) or not self._order.idle
 
     def _advance(self) -> None:
         """Do everything that can be done now; the subclass knows where requests come from."""
@@ -181,17 +189,28 @@ class Engine:
 
     def opened(self, request_id: int, target: Any, path: bytes, is_directory: bool) -> bytes:
         """Give an opened file or folder a handle of its own, never used before (trap 3)."""
+        entries = entries_of(target) if is_directory else 0
+        refusal = self._holdings.refusal(entries, self._listed)
         if len(self._handles) >= MAX_HANDLES:
+            refusal = "too many open files"
+        if refusal:
             self.let_go(target, is_directory)
-            raise SFTPError(FX_FAILURE, "too many open files")
+            raise SFTPError(FX_FAILURE, refusal)
+        self._holdings.take(entries)
+        self._listed += entries
         self._last_handle += 1
         handle_id = self._last_handle.to_bytes(HANDLE_BYTES, "big")
-        self._handles[handle_id] = Handle(handle_id, target, path, is_directory)
+        self._handles[handle_id] = Handle(handle_id, target, path, is_directory, entries)
         return wire.handle(request_id, handle_id)
 
     def closed(self, handle: Handle) -> None:
         """The handle's CLOSE is passed on: it is no longer ours to abort."""
-        self._handles.pop(handle.id, None)
+        if self._handles.pop(handle.id, None) is not None:
+            self._give_back(handle)
+
+    def _give_back(self, handle: Handle) -> None:
+        self._holdings.give_back(handle.entries)
+        self._listed -= handle.entries
 
     def renamed(self, old: bytes, new: bytes) -> None:
         """Files opened below `old` now go by `new`, also for the order of requests."""

@@ -65,6 +65,8 @@ class Handle:
     target: Any
     path: bytes
     is_directory: bool = False
+    # Entries of a listing that it keeps in memory.
+    entries: int = 0
     closing: bool = False
     closed: bool = False
     # Entries of a directory that did not fit the last answer, and whether there are no more.

@@ -33,6 +33,7 @@ from zope.interface import implementer
 from immich_conch.errors import Malformed, Unsupported
 from immich_conch.sftp import wire
 from immich_conch.sftp.engine import HANDLE_BYTES, READ_MARK_BYTES, Engine
+from immich_conch.sftp.holdings import Holdings
 from immich_conch.sftp.input import Input, Pieces
 from immich_conch.sftp.ordering import Answer, Handle, Request
 from immich_conch.sftp.requests import BUILDERS, file_of, no_such_handle, ok
@@ -68,14 +69,17 @@ class FileTransferServer(Engine, _Server):
 
     `client` provides ISFTPServer with async members; files provide ISFTPFile and a plain
     `abort()` that is called in place of `close()` when the client goes away before its CLOSE.
+    `holdings` are the user's over all sessions.
     """
 
     reports_consumed = True
     _log = Logger()
 
-    def __init__(self, data: bytes | None, avatar: Any, client: Any) -> None:
+    def __init__(
+        self, data: bytes | None, avatar: Any, client: Any, holdings: Holdings | None = None
+    ) -> None:
         # Conch's own would look for an adapter from the avatar to ISFTPServer.
-        Engine.__init__(self)
+        Engine.__init__(self, holdings)
         self.avatar = avatar
         self.client = client
         self._input = Input()
@@ -123,6 +127,7 @@ class FileTransferServer(Engine, _Server):
         handles = list(self._handles.values())
         self._handles.clear()
         for handle in handles:
+            self._give_back(handle)
             self.let_go(handle.target, handle.is_directory)
         self._advance()
 

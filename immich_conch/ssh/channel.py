@@ -142,6 +142,13 @@ class SessionChannel(_Channel):
         self._status: int | None = None
         self._command: Deferred[Any] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a command runs or the subsystem says that it is `busy`."""
+        if self._command is not None:
+            return self._status is None
+        return bool(getattr(self._protocol, "busy", False))
+
     # -- requests
 
     def request(self, kind: bytes, data: bytes) -> _Answer:
@@ -357,6 +364,7 @@ class SessionChannel(_Channel):
         self.buffered = 0
 
     def _end_protocol(self, error: Exception) -> None:
+        self.drained = _nothing  # it belongs to the protocol, which refers to this channel
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connectionLost(Failure(error))

@@ -82,6 +82,13 @@ class Connection(_Connection):
         super().__init__()
         self.window = max(window, MIN_WINDOW_BYTES)
         self.max_channels = max_channels
+        #: Whether a channel was opened, asked or given something since somebody looked.
+        self.stirred = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether any channel has something open or under way."""
+        return any(channel.busy for channel in self.channels.values())
 
     # -- messages in
 
@@ -91,12 +98,14 @@ class Connection(_Connection):
             fields = Reader(packet)
             number = fields.uint32()
             channel = self.channels.get(number)
+            self.stirred = True
             if channel is not None:
                 self._for_channel(messageNum, channel, fields)
             elif number >= self.localChannelID:
                 raise PacketError(f"message {messageNum} for a channel that never was")
             # Else it crossed our CLOSE (trap 12): nobody is there to care.
         elif messageNum == MSG_CHANNEL_OPEN:
+            self.stirred = True
             self.ssh_CHANNEL_OPEN(packet)
         elif messageNum == MSG_GLOBAL_REQUEST:
             self.ssh_GLOBAL_REQUEST(packet)
@@ -114,6 +123,7 @@ class Connection(_Connection):
             at += _DATA_HEAD.size
             channel = self.channels.get(number)
             if channel is not None and at + size <= end:
+                self.stirred = True
                 self._data(channel, memoryview(plain)[at : at + size], channel.pieceReceived)
                 return
             at -= _DATA_HEAD.size

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from twisted.conch.ssh.connection import MSG_CHANNEL_DATA
+from twisted.conch.ssh.connection import MSG_CHANNEL_DATA, MSG_GLOBAL_REQUEST
 from twisted.conch.ssh.factory import SSHFactory
 from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.transport import (
@@ -46,6 +46,7 @@ from immich_conch.ssh.admission import (
 from immich_conch.ssh.algorithms import Algorithms
 from immich_conch.ssh.ciphers import BadMac, Piece
 from immich_conch.ssh.kex import REKEY_BYTES, REKEY_SECONDS, KeyExchange
+from immich_conch.ssh.liveness import KEEPALIVE_SECONDS, Liveness, keep_alive
 from immich_conch.ssh.packets import AFTER_LOGIN_BYTES
 from immich_conch.ssh.primes import PRIMES
 from immich_conch.ssh.quiet import QuietLogger
@@ -81,6 +82,7 @@ PACKETS_A_TURN = 256
 eight packets of 32 KiB, and seven thousand of the smallest."""
 
 _FIRST_SERVICE_MESSAGE = 50  # RFC 4250, section 4.1.2
+_ARE_YOU_THERE = string(b"keepalive@openssh.com") + b"\x01"  # OpenSSH's, with an answer wanted
 _LAST_WORDS = (10, 11)
 """Reasons with which clients end a connection in peace: "connection lost", "by application"."""
 
@@ -113,6 +115,8 @@ class Transport(KeyExchange):
         self._early_exchanges = 0
         self._timer: IDelayedCall | None = None
         self._turn: IDelayedCall | None = None
+        self.heard = False
+        self._liveness: Liveness | None = None
 
     # -- the connection's life
 
@@ -123,7 +127,7 @@ class Transport(KeyExchange):
         self.peer = _address_text(tcp.getPeer() if self.client is None else self.client)
         if ITCPTransport.providedBy(tcp):
             tcp.setTcpNoDelay(True)
-            tcp.setTcpKeepAlive(True)
+            keep_alive(tcp)
         tcp.bufferSize = EARLY_BUFFER_BYTES
         tcp.registerProducer(self, True)
         self._timer = self.factory.clock.callLater(self.factory.login_deadline, self._too_late)
@@ -138,6 +142,9 @@ class Transport(KeyExchange):
         self._early_bytes = None
         self._max_unsent = MAX_UNSENT_BYTES
         self.transport.bufferSize = TCP_BUFFER_BYTES
+        factory = self.factory
+        self._liveness = Liveness(self, factory.clock, factory.keepalive, factory.idle_timeout)
+        self._liveness.start()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Stop the service, log the avatar out, tell whoever counts."""
@@ -168,6 +175,9 @@ class Transport(KeyExchange):
         self._reader.clear()
         self._stop_timer()
         self._stop_kex_timer()
+        if self._liveness is not None:
+            self._liveness.stop()
+            self._liveness = None
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.cancel()
@@ -207,6 +217,23 @@ class Transport(KeyExchange):
         self.transport.loseConnection()
         self._timer = self.factory.clock.callLater(LINGER, self.transport.abortConnection)
 
+    # -- is anybody there?
+
+    def ask_for_life(self) -> None:
+        """Ask the client for any answer; while keys are changed it is the client's turn anyway."""
+        if not self.changing_keys:
+            self.sendPacket(MSG_GLOBAL_REQUEST, _ARE_YOU_THERE)
+
+    def give_up(self) -> None:
+        """The client is gone; no last words, for nobody takes them."""
+        self._log.info("{peer}: gives no sign of life any more, cutting it off", peer=self.peer)
+        self._end_reading()
+        self.transport.abortConnection()
+
+    def too_idle(self) -> None:
+        """The client is there and has wanted nothing for longer than the administrator allows."""
+        self._end(DISCONNECT_BY_APPLICATION, b"idle for too long")
+
     # -- packets
 
     def dataReceived(self, data: bytes) -> None:
@@ -218,6 +245,7 @@ class Transport(KeyExchange):
             if self._early_bytes > MAX_EARLY_BYTES:
                 self._end(DISCONNECT_PROTOCOL_ERROR, b"too much before the log-in")
         if not self._ended and data:
+            self.heard = True
             self._bytes_in += len(data)
             self._reader.take(data)
             if self._turn is None:
@@ -365,9 +393,9 @@ def _nothing(transport: Transport) -> None:
 class Factory(_SSHFactory):
     """Makes a Transport for each connection.
 
-    `host_keys` are private keys by format; times are seconds, `window` bytes.
-    `gate` says who may connect and hears what comes of it; `connection_opened` and
-    `connection_closed` are called once each with the transport.
+    `host_keys` are private keys by format; times are seconds, `window` bytes.  A `keepalive` or
+    `idle_timeout` of 0 asks or ends nobody.  `gate` says who may connect and hears what comes of
+    it; `connection_opened` and `connection_closed` are called once each with the transport.
     """
 
     protocol = Transport
@@ -389,6 +417,8 @@ class Factory(_SSHFactory):
         rekey_seconds: float = REKEY_SECONDS,
         gate: Gate | None = None,
         algorithms: Algorithms | None = None,
+        keepalive: float = KEEPALIVE_SECONDS,
+        idle_timeout: float = 0.0,
         connection_opened: Callable[[Transport], None] = _nothing,
         connection_closed: Callable[[Transport], None] = _nothing,
     ) -> None:
@@ -404,6 +434,8 @@ class Factory(_SSHFactory):
         self.rekey_bytes = rekey_bytes
         self.rekey_seconds = rekey_seconds
         self.gate = Gate() if gate is None else gate
+        self.keepalive = keepalive
+        self.idle_timeout = idle_timeout
         self.connection_opened = connection_opened
         self.connection_closed = connection_closed
         self.services = {

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from attrs import define
+from attrs import Attribute, define, field
 
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.library.catalog import Catalog
 
 #: What a key must be allowed for an upload (README: permissions for full use).
 UPLOAD_PERMISSIONS = ("asset.upload", "albumAsset.create")
+
+
+def _tell(lease: Lease, attribute: Attribute[bool], revoked: bool) -> bool:
+    if revoked and not lease.revoked and lease.on_revoked is not None:
+        lease.on_revoked()
+    return revoked
 
 
 @define(eq=False)
@@ -25,9 +32,11 @@ class Lease:
     on_idle: Callable[[Lease], None]
     holders: int = 0
     #: Immich does not know the session any more.
-    revoked: bool = False
+    revoked: bool = field(default=False, on_setattr=_tell)
     #: Hears that a holder has gone while others are left.
     on_release: Callable[[Lease], None] | None = None
+    #: Hears that the session is revoked, whoever it was that noticed.
+    on_revoked: Callable[[], Any] | None = None
 
     def hold(self) -> Lease:
         """One more holder."""

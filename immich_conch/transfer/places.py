@@ -49,7 +49,7 @@ class Places:
 
     @property
     def partials(self) -> list[Upload]:
-        """All that were cut off."""
+        """All that were cut off, the oldest first."""
         return list(self._partials.values())
 
     @property
@@ -66,7 +66,8 @@ class Places:
         """Keep an upload that was cut off; the one it takes the place of."""
         self.leave(upload)
         key = self.key(upload.album_id, upload.name)
-        older = self._partials.get(key)
+        # The last one, also if it takes a place: they are in the order they were cut off.
+        older = self._partials.pop(key, None)
         self._partials[key] = upload
         return older
 

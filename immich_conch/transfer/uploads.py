@@ -36,6 +36,8 @@ from immich_conch.transfer.upload import Base, State, Upload
 
 #: Seconds that an upload beside the writing waits for the RENAME of its file.
 PARKED_OVERLAP = 60.0
+#: Uploads of a user that were cut off and are kept to be resumed: each keeps a file open.
+MAX_PARTIALS = 256
 
 
 @implementer(IPending)
@@ -259,6 +261,8 @@ class Uploads(Copies):
             older = self._places.set_aside(upload)
             if older is not None:
                 self._drop(older)
+            for surplus in self._places.partials[:-MAX_PARTIALS]:
+                self.evict(surplus)
         upload.let_session_go()
         # A crash from here on finds the entry of its OPEN, which says the same.
 
