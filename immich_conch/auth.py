@@ -156,7 +156,8 @@ class Avatar(ConchUser):
         self._holdings = holdings
         self._clock = clock
         self._end: IDelayedCall | None = None
-        lease.on_revoked = self._revoked
+        # Connections that come with the same password within a minute share one session.
+        lease.watchers.append(self._revoked)
         self.run_command = commands.run
         self.subsystemLookup = {b"sftp": self._sftp}
 
@@ -178,7 +179,7 @@ class Avatar(ConchUser):
     def logout(self) -> None:
         """The connection is gone; uploads under way keep the session until they are in."""
         self._gone()
-        self.lease.on_revoked = None
+        self.lease.watchers.remove(self._revoked)
         if self._end is not None:
             self._end.cancel()
         # What refers to itself stays in memory until Python looks for such things, which is rarely

@@ -232,10 +232,14 @@ class _Conn:
         self.ended = True
 
 
-async def connected(r: Rig, password: str = "correct horse") -> tuple[Avatar, _Conn, Any]:
+async def connected(
+    r: Rig, password: str = "correct horse", logins: Logins | None = None
+) -> tuple[Avatar, _Conn, Any]:
     """Somebody whose connection can be seen to end, on the rig's clock."""
     realm = Realm(r.accounts, r.clock, lambda: ARRIVED, at_once)
-    made = Portal(realm, [ImmichChecker(r.server, r.counters)])
+    if logins is None:
+        logins = Logins(r.accounts, Throttle(0, r.clock), r.clock, memory=0)
+    made = Portal(realm, [ImmichChecker(r.server, r.counters, logins)])
     credentials = UsernamePassword(ALICE.encode(), password.encode())
     _, avatar, logout = await made.login(credentials, None, IConchUser)
     avatar.conn = conn = _Conn()
@@ -305,6 +309,23 @@ async def test_an_immich_that_is_away_has_revoked_nothing(
         log_out()
         log_out_too()
         await until(lambda: r.demo.open_sessions == 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_connections_that_share_a_revoked_session_end(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        logins = Logins(r.accounts, Throttle(0, r.clock), r.clock, memory=60)
+        people = [await connected(r, logins=logins) for _ in range(3)]
+        assert r.demo.open_sessions == 1
+        _, gone, log_out = people.pop()
+        log_out()
+        r.demo.state.sessions.clear()
+        await r.accounts.check_sessions()
+        r.clock.advance(REVOKED_GRACE)
+        assert [conn.ended for _, conn, _ in people] == [True, True] and not gone.ended
+        for _, _, log_out in people:
+            log_out()
+        logins.stop()
 
 
 @pytest_twisted.ensureDeferred

@@ -15,8 +15,9 @@ UPLOAD_PERMISSIONS = ("asset.upload", "albumAsset.create")
 
 
 def _tell(lease: Lease, attribute: Attribute[bool], revoked: bool) -> bool:
-    if revoked and not lease.revoked and lease.on_revoked is not None:
-        lease.on_revoked()
+    if revoked and not lease.revoked:
+        for hear in list(lease.watchers):
+            hear()
     return revoked
 
 
@@ -35,8 +36,8 @@ class Lease:
     revoked: bool = field(default=False, on_setattr=_tell)
     #: Hears that a holder has gone while others are left.
     on_release: Callable[[Lease], None] | None = None
-    #: Hears that the session is revoked, whoever it was that noticed.
-    on_revoked: Callable[[], Any] | None = None
+    #: Each hears that the session is revoked, whoever it was that noticed.
+    watchers: list[Callable[[], Any]] = field(factory=list, repr=False)
 
     def hold(self) -> Lease:
         """One more holder."""
