@@ -30,7 +30,7 @@ def between(read: Callable[[str], str] | None = None) -> frozenset[Address]:
 
 
 def gateways(routes: str) -> Iterator[IPv4Address]:
-    """The default gateways of /proc/self/net/route, whose addresses are in the machine's byte order."""
+    """The default gateways of /proc/self/net/route; addresses are in the machine's byte order."""
     for line in routes.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 8 or fields[1] != "00000000" or not int(fields[3], 16) & _BY_GATEWAY:
