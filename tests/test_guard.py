@@ -163,7 +163,7 @@ def test_the_default_gateways_are_read_from_the_routes() -> None:
         f"{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo\n"
     )
     assert list(gateways.gateways6(six)) == [ip_address("fd00::1")]
-    files = {"/proc/net/route": routes, "/proc/net/ipv6_route": six}
+    files = {"/proc/self/net/route": routes, "/proc/self/net/ipv6_route": six}
     found = gateways.between(files.__getitem__)
     assert {ip_address("172.18.0.1"), ip_address("fd00::1")} <= found
     assert gateways._read("/nowhere") == ""

@@ -22,14 +22,15 @@ _ANYWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 def between(read: Callable[[str], str] | None = None) -> frozenset[Address]:
     """The default gateways and our own addresses; what cannot be found out is left out."""
     read = _read if read is None else read
-    found: set[Address] = set(gateways(read("/proc/net/route")))
-    found.update(gateways6(read("/proc/net/ipv6_route")))
+    # Under /proc/self, which systemd's ProcSubset=pid leaves.
+    found: set[Address] = set(gateways(read("/proc/self/net/route")))
+    found.update(gateways6(read("/proc/self/net/ipv6_route")))
     found.update(_own())
     return frozenset(found)
 
 
 def gateways(routes: str) -> Iterator[IPv4Address]:
-    """The default gateways of /proc/net/route, whose addresses are in the machine's byte order."""
+    """The default gateways of /proc/self/net/route; addresses are in the machine's byte order."""
     for line in routes.splitlines()[1:]:
         fields = line.split()
         if len(fields) < 8 or fields[1] != "00000000" or not int(fields[3], 16) & _BY_GATEWAY:
@@ -38,7 +39,7 @@ def gateways(routes: str) -> Iterator[IPv4Address]:
 
 
 def gateways6(routes: str) -> Iterator[IPv6Address]:
-    """The default gateways of /proc/net/ipv6_route."""
+    """The default gateways of /proc/self/net/ipv6_route."""
     for line in routes.splitlines():
         fields = line.split()
         if len(fields) >= 10 and fields[1] == "00" and int(fields[8], 16) & _BY_GATEWAY:
