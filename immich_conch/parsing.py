@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta, timezone, tzinfo
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 #: The views that there are (`library/relations.py` says what they are).
 VIEWS = ("archive", "favorites", "people", "tags", "timeline", "trash", "unsorted")
+
+#: What points are given for (`guard/gate.py`).
+SCORES = ("unknown-user", "bad-password", "no-auth", "limit")
 
 _TRUE = frozenset(("1", "true", "yes", "on"))
 _FALSE = frozenset(("0", "false", "no", "off", ""))
@@ -159,3 +163,56 @@ def parse_views(text: str) -> tuple[str, ...]:
 def parse_text(text: str) -> str:
     """Any text, as it is."""
     return text
+
+
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Networks or addresses, separated by commas or white space: `192.168.0.0/16, fd00::/8`."""
+    networks = []
+    for word in parse_words(text):
+        try:
+            networks.append(ip_network(word))
+        except ValueError as error:
+            raise ValueError(f"holds {word[:60]!r}, which is no network: {error}") from None
+    return tuple(networks)
+
+
+def parse_startups(text: str) -> tuple[int, int, int]:
+    """OpenSSH's MaxStartups: `start:rate:full`, or one number for a plain limit; 0 is none."""
+    numbers = text.strip().split(":")
+    if len(numbers) == 1:
+        numbers = [numbers[0], "100", numbers[0]]
+    if len(numbers) != 3 or not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ValueError("must look like 30:30:100, or be one number")
+    start, rate, full = map(int, numbers)
+    if rate > 100 or start > full:
+        raise ValueError("must have a rate of at most 100 percent, and start no later than full")
+    return start, rate, full
+
+
+def parse_scores(text: str) -> tuple[tuple[str, float], ...]:
+    """Points by what they are for, separated by commas: `bad-password=8, no-auth=0`."""
+    given = {}
+    for word in parse_words(text):
+        name, _, points = word.partition("=")
+        if name not in SCORES:
+            raise ValueError(f"gives no points for {name[:40]!r}; there are {', '.join(SCORES)}")
+        try:
+            given[name] = parse_seconds(points)
+        except ValueError:
+            raise ValueError(f"must give {name} a number of points, 0 or more") from None
+    return tuple(given.items())
+
+
+def parse_addresses(text: str) -> str:
+    """`auto`, `real` or `hidden`."""
+    if text not in ("auto", "real", "hidden"):
+        raise ValueError("must be auto, real or hidden")
+    return text
+
+
+def parse_rate(text: str) -> float:
+    """A number a second, 0 or more."""
+    try:
+        return parse_seconds(text)
+    except ValueError:
+        raise ValueError("must be a number, 0 or more") from None

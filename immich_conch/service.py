@@ -5,6 +5,7 @@ What cannot be listened on is one line on stderr and exit status 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.internet import StreamServerEndpointService
@@ -61,6 +62,8 @@ class SFTPService(Service):
         #: What there is to say once the log is open.
         self.lines: list[str] = []
         self.warnings: list[str] = []
+        #: What else is to end with it, when the connections have ended.
+        self.at_stop: list[Callable[[], object]] = []
         self.finished: Deferred[None] = Deferred()
         #: Fires when the last connection has ended, where somebody waits for that.
         self._deserted: Deferred[None] | None = None
@@ -149,6 +152,8 @@ class SFTPService(Service):
             await deserted
             if patience.active():
                 patience.cancel()
+        for end in self.at_stop:
+            end()
         await self.accounts.stop()
 
     def _hang_up(self) -> None:

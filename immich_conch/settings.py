@@ -12,6 +12,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import tzinfo
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import attrs
@@ -19,12 +20,17 @@ from attrs import Attribute, Factory, field, frozen
 
 from immich_conch.errors import SettingsError
 from immich_conch.parsing import (
+    parse_addresses,
     parse_algorithms,
     parse_bool,
     parse_names,
+    parse_networks,
+    parse_rate,
+    parse_scores,
     parse_seconds,
     parse_separator,
     parse_size,
+    parse_startups,
     parse_switch,
     parse_text,
     parse_url,
@@ -33,6 +39,9 @@ from immich_conch.parsing import (
     parse_words,
     parse_zone,
 )
+
+MAX_LOGIN_MEMORY = 60.0
+"""Seconds; the longest that a password is taken for right without asking Immich about it."""
 
 ENVIRONMENT_PREFIX = "IMMICH_CONCH_"
 
@@ -93,6 +102,18 @@ class Settings:
         metavar="FILE",
     )
     read_only: bool = _setting(False, parse_bool, "Serve without allowing any change.")
+    users_file: str = _setting(
+        "",
+        parse_text,
+        "TOML file with users, their Immich API keys and the SSH keys that they log in with.",
+        metavar="FILE",
+    )
+    password_login: bool = _setting(
+        True,
+        parse_switch,
+        "Take passwords, and API keys in their place; off leaves the SSH keys of --users-file.",
+        metavar="ON|OFF",
+    )
     settle: float = _setting(
         5.0,
         parse_seconds,
@@ -145,6 +166,92 @@ class Settings:
     )
     login_delay: float = _setting(
         1.0, parse_seconds, "Seconds before a failed log-in is answered.", metavar="SECONDS"
+    )
+    max_startups: tuple[int, int, int] = _setting(
+        (30, 30, 100),
+        parse_startups,
+        "Connections that have not logged in: from the first number on new ones are dropped with "
+        "the second's probability in percent, rising to all at the third (as OpenSSH's); 0 is no "
+        "limit.",
+        metavar="START:RATE:FULL",
+    )
+    address_startups: int = _setting(
+        20,
+        parse_whole,
+        "Connections of one address (IPv6: /64) that have not logged in; 0 is no limit.",
+        metavar="COUNT",
+    )
+    max_connections: int = _setting(
+        1000, parse_whole, "Connections in all; 0 is no limit.", metavar="COUNT"
+    )
+    max_per_address: int = _setting(
+        200, parse_whole, "Connections of one address (IPv6: /64); 0 is no limit.", metavar="COUNT"
+    )
+    max_per_user: int = _setting(
+        100, parse_whole, "Connections of one user; 0 is no limit.", metavar="COUNT"
+    )
+    login_rate: float = _setting(
+        10.0,
+        parse_rate,
+        "Log-ins a second that are passed on to Immich; 0 is no limit.",
+        metavar="NUMBER",
+    )
+    login_memory: float = _setting(
+        60.0,
+        parse_seconds,
+        "Seconds, 60 at most, that a verified password is remembered (as a salted hash) together "
+        "with its Immich session; 0 is never.",
+        metavar="SECONDS",
+    )
+    ban_threshold: float = _setting(
+        100.0, parse_rate, "Points from which an address is banned; 0 bans none.", metavar="POINTS"
+    )
+    ban_scores: tuple[tuple[str, float], ...] = _setting(
+        (),
+        parse_scores,
+        "Points for each wrong, where they are not to be "
+        "unknown-user=20,bad-password=8,no-auth=1,limit=10.",
+        metavar="SCORES",
+    )
+    ban_observation: float = _setting(
+        600.0,
+        parse_seconds,
+        "Seconds in which a score falls from the threshold to nothing.",
+        metavar="SECONDS",
+    )
+    ban_time: float = _setting(
+        600.0,
+        parse_seconds,
+        "Seconds of a first ban; each further one is twice as long.",
+        metavar="SECONDS",
+    )
+    ban_time_max: float = _setting(
+        86_400.0, parse_seconds, "Seconds of the longest ban.", metavar="SECONDS"
+    )
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        (),
+        parse_networks,
+        "Networks that are never banned, denied or limited by address, separated by commas.",
+        metavar="NETWORKS",
+    )
+    deny_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        (),
+        parse_networks,
+        "Networks that may not connect, separated by commas.",
+        metavar="NETWORKS",
+    )
+    proxy_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        (),
+        parse_networks,
+        "Networks of the proxies whose PROXY protocol is believed on haproxy: endpoints.",
+        metavar="NETWORKS",
+    )
+    addresses: str = _setting(
+        "auto",
+        parse_addresses,
+        "Whether clients' addresses are seen: real, hidden (by a gateway or proxy: bans are by "
+        "user), or auto to find out.",
+        metavar="real|hidden|auto",
     )
     spool_sync: bool = _setting(
         True,
@@ -290,8 +397,14 @@ def _check(settings: Settings) -> Settings:
             "--immich-host: missing; give the URL of the Immich server, with this option or in "
             "IMMICH_HOST (or try --demo)"
         )
+    if not settings.password_login and not settings.users_file:
+        raise SettingsError("--password-login: off, and without --users-file nobody could log in")
     if settings.demo_version not in ("3.1.0", "2.5.6"):
         raise SettingsError("--demo-version: must be 3.1.0 or 2.5.6")
+    if settings.login_memory > MAX_LOGIN_MEMORY:
+        raise SettingsError("--login-memory: must be 60 seconds at most")
+    if settings.ban_threshold and not settings.ban_observation:
+        raise SettingsError("--ban-observation: must be more than 0")
     if not settings.endpoint:
         default = "tcp:2222:interface=127.0.0.1" if settings.demo else "tcp:2222"
         settings = attrs.evolve(settings, endpoint=(default,))

@@ -7,6 +7,7 @@ host keys, the spool directory or an endpoint is one line on stderr and exit sta
 from __future__ import annotations
 
 import os
+import random
 import re
 import socket
 import time
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 
 import attrs
 from twisted.application.service import IService, MultiService, Service
+from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -26,22 +28,32 @@ from twisted.python import usage
 from immich_conch import settings as settings_module
 from immich_conch import volumes
 from immich_conch.accounts import Accounts
-from immich_conch.auth import ImmichChecker, Realm
+from immich_conch.auth import KEY_USER, ImmichChecker, Realm
 from immich_conch.counters import Counters
 from immich_conch.demo import DemoImmich
 from immich_conch.demo.library import EMAIL as DEMO_EMAIL
 from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
 from immich_conch.demo.library import seed
 from immich_conch.errors import SettingsError
-from immich_conch.immich.client import connect
+from immich_conch.guard.addresses import Atlas, parsed, within
+from immich_conch.guard.admission import Admission, Caps, Startups
+from immich_conch.guard.defender import Defender, Rules
+from immich_conch.guard.gate import Guard, Scores
+from immich_conch.guard.gateways import between
+from immich_conch.guard.throttle import Throttle
+from immich_conch.immich.client import ImmichServer, connect
+from immich_conch.key_checker import KeyChecker
+from immich_conch.logins import Logins
 from immich_conch.parsing import parse_bool
 from immich_conch.process import prepare
 from immich_conch.service import Listener, SFTPService
 from immich_conch.settings import Settings
 from immich_conch.ssh.algorithms import AlgorithmError, Algorithms
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
+from immich_conch.ssh.proxy import ProxyFactory
 from immich_conch.ssh.transport import Factory
 from immich_conch.transfer.spool import Limits, Spool
+from immich_conch.users_file import UsersFile
 
 T = TypeVar("T")
 
@@ -209,6 +221,48 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         raise _wrong(error) from None
 
 
+def _checkers(
+    settings: Settings, server: ImmichServer, counters: Counters, logins: Logins, reactor: Any
+) -> list[ICredentialsChecker]:
+    """A checker for each way to log in; the transport offers what these take."""
+    checkers: list[ICredentialsChecker] = []
+    if settings.password_login:
+        checkers.append(ImmichChecker(server, counters, logins))
+    if settings.users_file:
+        try:
+            users = UsersFile.open(settings.users_file, reactor)
+        except SettingsError as error:
+            raise SettingsError(f"--users-file: {error}") from None
+        checkers.append(KeyChecker(server, users, counters, logins, time.time))
+    return checkers
+
+
+def _guard(settings: Settings, reactor: Any, counters: Counters) -> Guard:
+    """Caps, scores and bans as the settings want them."""
+    rules = Rules(
+        settings.ban_threshold, settings.ban_observation, settings.ban_time, settings.ban_time_max
+    )
+    points = {name.replace("-", "_"): value for name, value in settings.ban_scores}
+    return Guard(
+        atlas=Atlas(settings.allow_networks, settings.deny_networks, settings.addresses, between()),
+        admission=Admission(
+            Caps(
+                Startups(*settings.max_startups),
+                settings.address_startups,
+                settings.max_per_address,
+                settings.max_connections,
+            ),
+            random.random,
+        ),
+        addresses=Defender(rules, reactor),
+        # Whoever knows a name could shut its user out: not for longer each time.
+        users=Defender(rules, reactor, "user ", growing=False),
+        scores=Scores(**points),
+        counters=counters,
+        shared=frozenset((KEY_USER,)),
+    )
+
+
 def _assemble(settings: Settings, reactor: Any) -> MultiService:
     prepare()
     service = MultiService()
@@ -254,18 +308,25 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         in_thread=in_thread,
         counters=counters,
     )
+    logins = Logins(
+        accounts, Throttle(settings.login_rate, reactor), reactor, settings.login_memory
+    )
     portal = Portal(
-        Realm(accounts, reactor, time.time, in_thread), [ImmichChecker(server, counters)]
+        Realm(accounts, reactor, time.time, in_thread, settings.max_per_user),
+        _checkers(settings, server, counters, logins, reactor),
     )
     main = SFTPService(server, accounts, reactor)
     main.setServiceParent(service)
     if demo is not None:
         demo.after = main.finished
+    guard = _guard(settings, reactor, counters)
+    main.at_stop += [guard.stop, logins.stop]
     factory = Factory(
         portal,
         host_keys,
         reactor,
         failure_delay=settings.login_delay,
+        gate=guard,
         algorithms=algorithms,
         connection_opened=main.connection_opened,
         connection_closed=main.connection_closed,
@@ -276,9 +337,31 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
         {"the host keys": settings.host_key_dir, "uploads on their way": settings.spool_dir}
     )
     for text in settings.endpoint:
-        try:
-            endpoint = serverFromString(reactor, text)
-        except (ValueError, TypeError, KeyError) as error:
-            raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
-        Listener(endpoint, factory, text).setServiceParent(service)
+        _listener(settings, reactor, factory, text).setServiceParent(service)
     return service
+
+
+#: Twisted's prefix of endpoints behind a proxy; what follows is an endpoint itself.
+_PROXY = "haproxy:"
+
+
+def _listener(settings: Settings, reactor: Any, factory: Factory, text: str) -> Listener:
+    try:
+        # The prefix is taken off: `ssh/proxy.py` says what is wrong with Twisted's own.
+        endpoint = serverFromString(reactor, text.removeprefix(_PROXY))
+    except (ValueError, TypeError, KeyError) as error:
+        raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
+    if not text.startswith(_PROXY):
+        return Listener(endpoint, factory, text)
+    networks = settings.proxy_networks
+    if not networks and not text.startswith(_PROXY + "unix:"):
+        raise SettingsError(
+            f"--endpoint: {text!r} believes what its proxies say: name their networks "
+            "with --proxy-networks"
+        )
+
+    def trusted(host: str) -> bool:
+        address = parsed(host)
+        return address is not None and within(address, networks)
+
+    return Listener(endpoint, ProxyFactory(factory, trusted, reactor), text)

@@ -16,6 +16,8 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from immich_conch.accounts import KEEP, PASSWORD, key_credential
 from immich_conch.auth import Avatar, ImmichChecker, Realm
+from immich_conch.guard.throttle import Throttle
+from immich_conch.logins import Logins
 from immich_conch.ssh.userauth import NotCounted
 
 ALICE = "alice@example.com"
@@ -24,7 +26,8 @@ ALICE = "alice@example.com"
 def portal(r: Rig) -> Portal:
     """The portal as tap makes it."""
     realm = Realm(r.accounts, reactor, lambda: ARRIVED, at_once)  # type: ignore[arg-type]
-    return Portal(realm, [ImmichChecker(r.server, r.counters)])
+    logins = Logins(r.accounts, Throttle(0, r.clock), r.clock, memory=0)
+    return Portal(realm, [ImmichChecker(r.server, r.counters, logins)])
 
 
 async def log_in(r: Rig, user: str, password: str) -> tuple[Avatar, object]:

@@ -36,11 +36,28 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transfer": {"errors", *DOORS, "library", "counters"},
     "sftp": {"errors", *DOORS, "library", "transfer"},
     "ssh": set(),
+    "guard": {"counters", "ssh.admission"},
     "demo": set(),
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
+    "logins": {"accounts", "errors", "guard", *DOORS, "library", "transfer"},
     "service": {"errors", *DOORS, "immich", "accounts", "spool_tool"},
-    "auth": {"errors", "counters", *DOORS, "accounts", "sftp", "ssh", "transfer"},
+    "authorized": {"ssh"},
+    "users_file": {"errors", "authorized", "ssh"},
+    "key_checker": {
+        *(
+            "errors",
+            "counters",
+            *DOORS,
+            "accounts",
+            "auth",
+            "logins",
+            "authorized",
+            "users_file",
+            "ssh",
+        ),
+    },
+    "auth": {"errors", "counters", *DOORS, "accounts", "logins", "sftp", "ssh", "transfer"},
 }
 #: The one place that knows everything.
 TAP = "tap"

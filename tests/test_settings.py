@@ -46,6 +46,7 @@ def test_command_line_beats_environment_beats_file(tmp_path: Path) -> None:
         ({"immich_host": "http://u:p@immich"}, {}, "--immich-host: must be a plain URL"),
         ({"immich_host": "http://immich:x"}, {}, "--immich-host: is no URL"),
         ({"demo": "yes"}, {}, "--demo: "),
+        ({"password_login": "off"}, {}, "--password-login: off, and without --users-file nobody"),
         ({"demo_version": "1.0.0"}, {}, "--demo-version: "),
     ],
 )

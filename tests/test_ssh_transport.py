@@ -211,7 +211,7 @@ def test_a_flood_of_guesses_ends_the_connection(link: Link, lines: list[Any]) ->
         ns(b"ann") + ns(b"ssh-connection") + ns(b"password") + b"\x01" + ns(PASSWORD.encode()) * 2,
         ns(b"ann") + ns(b"ssh-nonsense") + ns(b"password") + b"\x00" + ns(PASSWORD.encode()),
         ns(b"ann") + ns(b"ssh-connection") + ns(b"publickey") + b"\x00" + ns(b"x") * 2,
-        ns(b"ann") + ns(b"ssh-connection") + ns(b"keyboard-interactive") + ns(b"") * 2,
+        ns(b"ann") + ns(b"ssh-connection") + ns(b"hostbased") + ns(b"") * 2,
         ns(b"ann") + ns(b"ssh-connection") + ns(b"password") + b"\x00" + ns(b"x" * 10000),
     ],
 )

@@ -10,11 +10,14 @@ import pytest
 import pytest_twisted
 from rig import until
 from twisted.application.service import IService
+from twisted.cred.credentials import IUsernamePassword
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.protocol import ClientCreator, Protocol
 
+from immich_conch.service import Listener
 from immich_conch.settings import fields, option_name
+from immich_conch.ssh.publickey import IPublicKeyLogin
 from immich_conch.tap import Options, makeService
 
 
@@ -77,6 +80,7 @@ def test_a_wrong_option_is_one_line_and_no_page_of_help(
         (["--immich-ca-file=/nowhere.pem"], "--immich-ca-file"),
         (["--spool-dir=/proc/none"], "--spool-dir"),
         (["--host-key-dir=/proc/none"], "--host-key-dir"),
+        (["--users-file=/nowhere/users.toml"], "--users-file: /nowhere/users.toml: cannot be read"),
     ],
 )
 def test_what_cannot_be_used_stops_the_start_with_one_line(
@@ -141,3 +145,20 @@ async def test_the_demo_starts_greets_and_stops(
     ]
     assert left == []
     assert "sftp -P" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("passwords", ["on", "off"])
+def test_the_ways_to_log_in_are_those_that_are_set_up(tmp_path: Path, passwords: str) -> None:
+    file = tmp_path / "users.toml"
+    file.write_text("")
+    file.chmod(0o600)
+    parsed = options(
+        tmp_path,
+        "--immich-host=http://127.0.0.1:1",
+        f"--users-file={file}",
+        f"--password-login={passwords}",
+    )
+    service: Any = makeService(parsed, reactor)
+    [factory] = [one.factory for one in service if isinstance(one, Listener)]
+    offered = set(factory.portal.listCredentialsInterfaces())
+    assert offered == {IPublicKeyLogin} | ({IUsernamePassword} if passwords == "on" else set())

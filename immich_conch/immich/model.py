@@ -44,13 +44,17 @@ class Version:
 
 @frozen
 class User:
-    """The owner of a session: `GET /users/me`.  Quota figures are bytes; None is no quota."""
+    """The owner of a session: `GET /users/me`.  Quota figures are bytes; None is no quota.
+
+    `updated` is when anything of the user changed, as Immich writes it, or empty.
+    """
 
     id: str
     email: str
     name: str
     quota_size: int | None = None
     quota_used: int | None = None
+    updated: str = ""
 
     @classmethod
     def from_json(cls, data: Any) -> User:
@@ -61,6 +65,7 @@ class User:
             name=_str(data, "name"),
             quota_size=_opt_int(data, "quotaSizeInBytes"),
             quota_used=_opt_int(data, "quotaUsageInBytes"),
+            updated=str(data.get("updatedAt") or ""),
         )
 
 

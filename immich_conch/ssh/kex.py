@@ -34,6 +34,7 @@ from immich_conch.ssh.algorithms import (
 )
 from immich_conch.ssh.ciphers import Piece, Plain, Sealer
 from immich_conch.ssh.packets import PacketReader
+from immich_conch.ssh.publickey import SIGNATURES
 from immich_conch.ssh.wire import PacketError, string
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ class KeyExchange(_ServerTransport):
         blocked, self._blockedByKeyExchange = self._blockedByKeyExchange, None
         if first:
             # RFC 8308, section 2.4: right after our first NEWKEYS.
-            self.sendExtInfo([(b"server-sig-algs", b",".join(self.algorithms.host_keys))])
+            self.sendExtInfo([(b"server-sig-algs", b",".join(SIGNATURES))])
         for number, pieces in blocked or ():
             self.send_pieces(number, pieces)
         self._resume_writing()

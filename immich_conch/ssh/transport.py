@@ -34,6 +34,15 @@ from twisted.internet.protocol import Factory as ProtocolFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from immich_conch.ssh.admission import (
+    EARLY_BUFFER_BYTES,
+    MAX_EARLY_BYTES,
+    MAX_EARLY_EXCHANGES,
+    MAX_EARLY_UNSENT_BYTES,
+    Gate,
+    TurnedAway,
+    Visit,
+)
 from immich_conch.ssh.algorithms import Algorithms
 from immich_conch.ssh.ciphers import BadMac, Piece
 from immich_conch.ssh.kex import REKEY_BYTES, REKEY_SECONDS, KeyExchange
@@ -93,10 +102,15 @@ class Transport(KeyExchange):
         super().__init__()
         self.attempts = 0
         self.peer = "unknown"
+        self.client: IAddress | None = None
+        self.visit = Visit()
         self._ended = False
         self._counted = False
         self._tcp_full = False
         self._unsent = 0
+        self._max_unsent = MAX_EARLY_UNSENT_BYTES
+        self._early_bytes: int | None = 0
+        self._early_exchanges = 0
         self._timer: IDelayedCall | None = None
         self._turn: IDelayedCall | None = None
 
@@ -105,11 +119,12 @@ class Transport(KeyExchange):
     def connectionMade(self) -> None:
         """Start the deadline at once: Conch's own starts only with ssh-userauth (trap 13)."""
         tcp = self.transport
-        self.peer = _address_text(tcp.getPeer())
+        # A proxy may stand at the other end; the factory knows better.
+        self.peer = _address_text(tcp.getPeer() if self.client is None else self.client)
         if ITCPTransport.providedBy(tcp):
             tcp.setTcpNoDelay(True)
             tcp.setTcpKeepAlive(True)
-        tcp.bufferSize = TCP_BUFFER_BYTES
+        tcp.bufferSize = EARLY_BUFFER_BYTES
         tcp.registerProducer(self, True)
         self._timer = self.factory.clock.callLater(self.factory.login_deadline, self._too_late)
         tcp.write(self.ourVersionString + b"\r\n")
@@ -120,6 +135,9 @@ class Transport(KeyExchange):
         """The client has logged in: the deadline no longer counts, packets may be larger."""
         self._stop_timer()
         self._reader.limit = AFTER_LOGIN_BYTES
+        self._early_bytes = None
+        self._max_unsent = MAX_UNSENT_BYTES
+        self.transport.bufferSize = TCP_BUFFER_BYTES
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         """Stop the service, log the avatar out, tell whoever counts."""
@@ -132,6 +150,7 @@ class Transport(KeyExchange):
             logout()
         if self._counted:
             self._counted = False
+            self.visit.left()
             self.factory.connection_closed(self)
 
     def _too_late(self) -> None:
@@ -194,6 +213,10 @@ class Transport(KeyExchange):
         """Take bytes, unless the connection is on its way out."""
         if not self._ended and not self.gotVersion:
             data = self._identify(data)
+        if not self._ended and self._early_bytes is not None:
+            self._early_bytes += len(data)
+            if self._early_bytes > MAX_EARLY_BYTES:
+                self._end(DISCONNECT_PROTOCOL_ERROR, b"too much before the log-in")
         if not self._ended and data:
             self._bytes_in += len(data)
             self._reader.take(data)
@@ -245,7 +268,7 @@ class Transport(KeyExchange):
             return
         if self._tcp_full or self._blockedByKeyExchange is not None:
             self._unsent += sum(map(len, pieces)) + PACKET_COST_BYTES
-            if self._unsent > MAX_UNSENT_BYTES:
+            if self._unsent > self._max_unsent:
                 self._log.info("{peer}: takes no answers, cutting it off", peer=self.peer)
                 self._end_reading()
                 self.transport.abortConnection()
@@ -265,6 +288,13 @@ class Transport(KeyExchange):
             # reports bad bytes by whatever exception they run into.
             text = str(error) if isinstance(error, PacketError) else type(error).__name__
             self._end(DISCONNECT_PROTOCOL_ERROR, f"bad message {messageNum}: {text}".encode())
+
+    def ssh_KEXINIT(self, packet: bytes) -> None:
+        """A key exchange; somebody unknown may have only so many, for each takes time."""
+        self._early_exchanges += self._early_bytes is not None
+        if self._early_exchanges > MAX_EARLY_EXCHANGES:
+            raise PacketError("too many key exchanges before the log-in")
+        super().ssh_KEXINIT(packet)
 
     def ssh_SERVICE_REQUEST(self, packet: bytes) -> None:
         """Start ssh-userauth, once (trap 13): asking again resets nothing."""
@@ -336,7 +366,8 @@ class Factory(_SSHFactory):
     """Makes a Transport for each connection.
 
     `host_keys` are private keys by format; times are seconds, `window` bytes.
-    `connection_opened` and `connection_closed` are called once each with the transport.
+    `gate` says who may connect and hears what comes of it; `connection_opened` and
+    `connection_closed` are called once each with the transport.
     """
 
     protocol = Transport
@@ -356,6 +387,7 @@ class Factory(_SSHFactory):
         window: int = WINDOW_BYTES,
         rekey_bytes: int = REKEY_BYTES,
         rekey_seconds: float = REKEY_SECONDS,
+        gate: Gate | None = None,
         algorithms: Algorithms | None = None,
         connection_opened: Callable[[Transport], None] = _nothing,
         connection_closed: Callable[[Transport], None] = _nothing,
@@ -371,6 +403,7 @@ class Factory(_SSHFactory):
         self.max_attempts = max_attempts
         self.rekey_bytes = rekey_bytes
         self.rekey_seconds = rekey_seconds
+        self.gate = Gate() if gate is None else gate
         self.connection_opened = connection_opened
         self.connection_closed = connection_closed
         self.services = {
@@ -380,9 +413,13 @@ class Factory(_SSHFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A transport with lists of its own (trap 14: never on Conch's classes)."""
+        visit = self.gate.enter(addr)
+        if visit is None:
+            return TurnedAway()
         # SSHFactory's buildProtocol would put the SHA-1 signatures of an RSA key back.
         transport: Any = ProtocolFactory.buildProtocol(self, addr)
         transport.algorithms = self.algorithms
+        transport.client, transport.visit = addr, visit
         return transport
 
 

@@ -1,8 +1,9 @@
-"""The ssh-userauth service: passwords, one at a time, counted over the whole connection.
+"""The ssh-userauth service: one attempt at a time, counted over the whole connection.
 
 Conch's service counts attempts for itself, so that asking for it again starts over, and checks
 pipelined guesses side by side, so that they share one delay (trap 13).  Here the counter lies on
-the transport, guesses queue up, and every way to fail takes equally long.
+the transport, guesses queue up, and every way to fail takes equally long.  A key that a client
+asks about and that would not do is an attempt like any other, as it is for OpenSSH.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from twisted.conch.interfaces import IConchUser
 from twisted.conch.ssh.transport import (
     DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE,
     DISCONNECT_PROTOCOL_ERROR,
+    DISCONNECT_TOO_MANY_CONNECTIONS,
 )
 from twisted.conch.ssh.userauth import (
     MSG_USERAUTH_FAILURE,
+    MSG_USERAUTH_INFO_REQUEST,
+    MSG_USERAUTH_INFO_RESPONSE,
+    MSG_USERAUTH_PK_OK,
     MSG_USERAUTH_REQUEST,
     MSG_USERAUTH_SUCCESS,
     SSHUserAuthServer,
@@ -29,6 +34,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from immich_conch.ssh.admission import Fault, NoSuchUser, TooMany
+from immich_conch.ssh.publickey import Acceptable, IPublicKeyLogin, KeyAttempt
 from immich_conch.ssh.wire import PacketError, Reader, string
 
 if TYPE_CHECKING:
@@ -47,6 +54,14 @@ MAX_NAME_BYTES = 1024
 MAX_PASSWORD_BYTES = 4096
 """An e-mail address has at most 254 characters; passwords and keys are far shorter than this."""
 
+MAX_ACCEPTABLE = 16
+"""Keys that a client may be told would do.  It needs one, or tries a few that it cannot use."""
+
+_PASSWORD_METHODS = (b"password", b"keyboard-interactive")
+
+# RFC 4256, section 3.2: no name, instruction and language; one prompt, without echo.
+_PROMPT = bytes(3 * 4) + b"\0\0\0\x01" + string(b"Password: ") + b"\0"
+
 _FIRST_CONNECTION_MESSAGE = 80  # RFC 4250, section 4.1.2
 
 
@@ -55,6 +70,10 @@ class NotCounted(UnauthorizedLogin):
 
     It is answered like any other, but does not use up one of the connection's attempts.
     """
+
+
+class _Abandoned(Exception):
+    """The client began something else instead of an answer (RFC 4256, section 3.1)."""
 
 
 @frozen
@@ -81,15 +100,23 @@ class UserAuth(_UserAuthServer):
         self._busy = False
         self._stopped = False
         self._asked = False
+        self._acceptable = 0
+        #: What the prompt that the client has not answered yet waits for.
+        self._answer: Deferred[bytes | None] | None = None
         self._pause: Deferred[None] | None = None
+        self._fault = Fault.NO_GUESS
         self.portal = self.transport.factory.portal
         offered = set(self.portal.listCredentialsInterfaces())
-        self.methods = (b"password",) if IUsernamePassword in offered else ()
+        self.methods = (
+            *((b"publickey",) if IPublicKeyLogin in offered else ()),
+            *(_PASSWORD_METHODS if IUsernamePassword in offered else ()),
+        )
 
     def serviceStopped(self) -> None:
         """The connection has ended or the user is in: what waits is not looked at any more."""
         self._stopped = True
         self._queue.clear()
+        self._answered(None)
         if self._pause is not None:
             self._pause.cancel()
 
@@ -102,6 +129,8 @@ class UserAuth(_UserAuthServer):
             raise PacketError(f"message {messageNum} before the log-in")  # RFC 4252, section 6
         if messageNum == MSG_USERAUTH_REQUEST:
             self.ssh_USERAUTH_REQUEST(packet)
+        elif messageNum == MSG_USERAUTH_INFO_RESPONSE:
+            self.ssh_USERAUTH_INFO_RESPONSE(packet)
         else:
             self.transport.sendUnimplemented()
 
@@ -115,9 +144,21 @@ class UserAuth(_UserAuthServer):
             self.transport.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, b"too many log-ins at once")
             return
         self._queue.append(_Request(user, service, method, fields.rest()))
+        self._answered(None)
         if not self._busy:
             self._busy = True
             Deferred.fromCoroutine(self._work()).addErrback(self._crashed)
+
+    def ssh_USERAUTH_INFO_RESPONSE(self, packet: bytes) -> None:
+        """The answer to our prompt (RFC 4256, section 3.4); raises PacketError without one."""
+        if self._answer is None:
+            raise PacketError("an answer that was not asked for")
+        self._answered(packet)
+
+    def _answered(self, packet: bytes | None) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.callback(packet)
 
     def _crashed(self, failure: Any) -> None:
         if failure.check(PacketError):
@@ -136,11 +177,26 @@ class UserAuth(_UserAuthServer):
             self._busy = False
 
     async def _attempt(self, request: _Request) -> None:
-        blameless = False
+        factory, visit = self.transport.factory, self.transport.visit
+        started = factory.clock.seconds()
+        self._fault, login = Fault.NO_GUESS, None
+        blameless = abandoned = False
         try:
-            login = await self._check(request)
+            login = await self._check(request) if visit.may_try(request.user) else None
         except NotCounted:
-            login, blameless = None, True
+            blameless = True
+        except _Abandoned:
+            if self._stopped:
+                return
+            abandoned = True
+        except Acceptable:
+            self._acceptable += 1
+            if self._acceptable <= MAX_ACCEPTABLE:
+                self._accept(request)
+                return
+        except TooMany as error:
+            self.transport.sendDisconnect(DISCONNECT_TOO_MANY_CONNECTIONS, str(error))
+            return
         if login is not None:
             self._succeed(request, login)
             return
@@ -149,37 +205,55 @@ class UserAuth(_UserAuthServer):
             self._asked = True
             self._refuse()
             return
-        factory = self.transport.factory
         # A client that tries for ever meets the deadline of the whole log-in all the same.
         self.transport.attempts += not blameless
+        if not blameless:
+            visit.failed(request.user, self._fault)
         if not self._stopped:
-            self._pause = deferLater(factory.clock, factory.failure_delay)
+            self._pause = deferLater(factory.clock, self._rest_of_delay(started))
             with suppress(CancelledError):
                 await self._pause
             self._pause = None
         if self._stopped or self.transport.ended:
             return
-        if self.transport.attempts >= factory.max_attempts:
+        if self.transport.attempts >= factory.max_attempts or visit.barred:
             self.transport.sendDisconnect(
                 DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE, b"too many failed log-ins"
             )
             return
-        self._refuse()
+        if not abandoned:
+            self._refuse()
+
+    def _rest_of_delay(self, started: float) -> float:
+        """Seconds until a refusal is answered: at whole multiples of the delay from its start.
+
+        So an answer does not tell how long the check took: no user of that name, a wrong password
+        and what was never asked of anybody are answered at one moment, however long Immich
+        needed, and one that needed longer than the delay tells only by how many delays.
+        """
+        clock, delay = self.transport.factory.clock, self.transport.factory.failure_delay
+        return delay - (clock.seconds() - started) % delay if delay else 0.0
 
     async def _check(self, request: _Request) -> Any:
-        """What the portal gives for this request, or None for any kind of refusal."""
+        """What the portal gives for this request, or None for any kind of refusal.
+
+        Raises NotCounted, Acceptable and _Abandoned.
+        """
         if request.service != b"ssh-connection" or request.method not in self.methods:
             return None
-        fields = Reader(request.data)
-        changing, password = fields.boolean(), fields.string()
-        if changing or len(password) > MAX_PASSWORD_BYTES:
+        if request.method == b"publickey":
+            credentials: Any = self._key(request)
+        else:
+            credentials = await self._password(request)
+        if credentials is None:
             return None
-        credentials = UsernamePassword(request.user, password)
         try:
             return await self.portal.login(credentials, None, IConchUser)
-        except NotCounted:
+        except (NotCounted, TooMany, Acceptable):
             raise
-        except UnauthorizedLogin:
+        except UnauthorizedLogin as error:
+            if isinstance(error, NoSuchUser):
+                self._fault = Fault.UNKNOWN_USER
             return None
         except Exception as error:
             # Whatever a checker runs into, the answer is a refusal.  The error's text may repeat
@@ -193,6 +267,46 @@ class UserAuth(_UserAuthServer):
             )
             return None
 
+    def _key(self, request: _Request) -> KeyAttempt | None:
+        address = getattr(self.transport.client, "host", "")
+        return KeyAttempt.read(
+            request.data, request.user, request.service, self.transport.sessionID, address
+        )
+
+    async def _password(self, request: _Request) -> UsernamePassword | None:
+        fields = Reader(request.data)
+        if request.method == b"password":
+            changing, password = fields.boolean(), fields.string()
+        else:
+            fields.string(), fields.string()  # language, hints at what to ask
+            fields = Reader(await self._ask())
+            changing = fields.uint32() != 1
+            password = b"" if changing else fields.string()
+        # A key that is not known is no guess; nobody finds one by trying.
+        self._fault = Fault.BAD_PASSWORD
+        if changing or len(password) > MAX_PASSWORD_BYTES:
+            return None
+        return UsernamePassword(request.user, password)
+
+    async def _ask(self) -> bytes:
+        """Ask for the password; what the client answers, or _Abandoned."""
+        packet = None
+        if not self._queue and not self._stopped:
+            answer = self._answer = Deferred()
+            self.transport.sendPacket(MSG_USERAUTH_INFO_REQUEST, _PROMPT)
+            packet = await answer
+        if packet is None:
+            raise _Abandoned
+        return packet
+
+    def _accept(self, request: _Request) -> None:
+        """The key that the client asks about would do: RFC 4252, section 7."""
+        if not self._stopped:
+            fields = Reader(request.data)
+            fields.boolean()
+            answer = string(fields.string()) + string(fields.string())
+            self.transport.sendPacket(MSG_USERAUTH_PK_OK, answer)
+
     def _succeed(self, request: _Request, login: Any) -> None:
         _, avatar, logout = login
         transport = self.transport
@@ -203,6 +317,7 @@ class UserAuth(_UserAuthServer):
         transport.avatar = avatar
         transport.logoutFunction = logout
         transport.authenticated()
+        transport.visit.logged_in(request.user)
         transport.sendPacket(MSG_USERAUTH_SUCCESS, b"")
         transport.setService(transport.factory.getService(transport, request.service)())
 
