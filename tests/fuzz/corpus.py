@@ -15,7 +15,7 @@ DIRECTORY = Path(__file__).parent / "corpus"
 
 Messages = list[bytes]
 
-_SERVICE_REQUEST, _FIRST_OF_CHANNELS = 5, 80
+_SERVICE_REQUEST, _KEXINIT, _FIRST_OF_CHANNELS = 5, 20, 80
 _CHANNEL_DATA = 94
 
 
@@ -34,15 +34,19 @@ def read(path: Path) -> Messages:
     return messages
 
 
-def sessions() -> list[Messages]:
-    """All of them, the identification first."""
+def _all() -> list[Messages]:
     return [read(path) for path in sorted(DIRECTORY.glob("*.session"))]
+
+
+def sessions() -> list[Messages]:
+    """From the TCP connection on, the identification first."""
+    return [messages for messages in _all() if messages[1][0] == _KEXINIT]
 
 
 def after_keys() -> list[Messages]:
     """From the request for ssh-userauth on."""
     found = []
-    for messages in sessions():
+    for messages in _all():
         start = next(i for i, m in enumerate(messages[1:], 1) if m[0] == _SERVICE_REQUEST)
         found.append(messages[start:])
     return found
@@ -55,7 +59,8 @@ def userauth() -> list[Messages]:
 
 def channels() -> list[Messages]:
     """What follows the log-ins."""
-    return [[m for m in messages if m[0] >= _FIRST_OF_CHANNELS] for messages in after_keys()]
+    found = [[m for m in messages if m[0] >= _FIRST_OF_CHANNELS] for messages in after_keys()]
+    return [messages for messages in found if messages]
 
 
 def sftp() -> list[Messages]:

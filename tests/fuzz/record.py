@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import struct
 import sys
 import tempfile
 from base64 import b64encode
@@ -31,6 +32,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from immich_conch.ssh.hostkeys import load_host_keys
 from immich_conch.ssh.packets import PacketReader
 from immich_conch.ssh.transport import Transport
+from immich_conch.ssh.wire import string
 
 from . import corpus
 
@@ -223,7 +225,33 @@ async def _record(place: Path) -> None:
         await port.stopListening()
 
 
+def _with_keys() -> list[bytes]:
+    """A log-in by keys, certificates and answers to a prompt, which no client sends all of."""
+    head = b"\x32" + string(b"ann") + string(b"ssh-connection")
+    messages = [b"SSH-2.0-made", b"\x05" + string(b"ssh-userauth")]
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"):
+        key = asyncssh.generate_private_key(kind)
+        certificate = authority.generate_user_certificate(key, "id", principals=["ann"])
+        name = kind.replace("ssh-rsa", "rsa-sha2-512").encode()
+        signature = string(key.sign(b"something else", name))
+        for blob in (key.public_data, certificate.public_data):
+            kind_of_blob = name
+            if blob is certificate.public_data:
+                kind_of_blob = name.replace(b"ssh-ed25519", b"ssh-ed25519-cert-v01@openssh.com")
+                if kind_of_blob == name:
+                    kind_of_blob = name + b"-cert-v01@openssh.com"
+            parts = string(b"publickey"), string(kind_of_blob) + string(blob)
+            messages.append(head + parts[0] + b"\0" + parts[1])
+            if kind == "ssh-ed25519":
+                messages.append(head + parts[0] + b"\1" + parts[1] + signature)
+    messages.append(head + string(b"keyboard-interactive") + string(b"") * 2)
+    messages.append(b"\x3d" + struct.pack("!L", 1) + string(PASSWORD.encode()))
+    return messages
+
+
 def _main() -> None:
+    corpus.write("made-keys", _with_keys())
     with tempfile.TemporaryDirectory() as place:
         react(lambda _: ensureDeferred(_record(Path(place))))
 

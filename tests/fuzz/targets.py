@@ -19,6 +19,8 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 from sftp_peer import Channel, Memory
 from ssh_server import PASSWORD, Files, World
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -27,8 +29,10 @@ from twisted.python.failure import Failure
 
 from immich_conch.errors import NotFound, QuotaExceeded
 from immich_conch.sftp.packets import MAX_PACKET_BYTES, FileTransferServer
+from immich_conch.ssh.certificates import BadCertificate, Certificate
 from immich_conch.ssh.ciphers import Plain
 from immich_conch.ssh.packets import AFTER_LOGIN_BYTES, BEFORE_LOGIN_BYTES
+from immich_conch.ssh.publickey import Acceptable, BadKey, IPublicKeyLogin, PublicKey
 from immich_conch.ssh.transport import FAILURE_DELAY, MAX_UNSENT_BYTES, Transport
 from immich_conch.ssh.wire import Reader
 
@@ -167,6 +171,36 @@ class _Counting(Files):
             raise Crash(f"{self.opened} handles were opened and {let_go} let go")
 
 
+class _Anybody(tuple[bytes, ...]):
+    """Authorities: whoever has signed."""
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+
+@define(eq=False)
+class _Open(World):
+    """Takes any key and any certificate that is one, besides the password."""
+
+    credentialInterfaces = (IUsernamePassword, IPublicKeyLogin)
+
+    async def requestAvatarId(self, credentials: Any) -> bytes:
+        if not IPublicKeyLogin.providedBy(credentials):
+            return await super().requestAvatarId(credentials)
+        try:
+            if credentials.algorithm.certified:
+                key = Certificate.read(credentials.blob, _Anybody()).key
+            else:
+                key = PublicKey.parse(credentials.blob)
+        except (BadKey, BadCertificate):
+            raise UnauthorizedLogin from None
+        if credentials.asks:
+            raise Acceptable
+        if not credentials.proven_by(key):
+            raise UnauthorizedLogin
+        return bytes(credentials.username)
+
+
 def _files(r: Random) -> _Counting:
     files = _Counting()
     for name in (b"/photo", b"/source", b"/album/photo"):
@@ -220,7 +254,7 @@ class SSH:
         """Feed it; the outcome in a word or two.  Raises Crash."""
         r = Random(case.plan)
         clock, files = Clock(), _files(r)
-        world = World(files=files)
+        world = _Open(files=files)
         factory = world.factory(self.keys, clock)
         factory.protocol = _Bare
         server: Any = factory.buildProtocol(None)
@@ -237,10 +271,13 @@ class SSH:
                 raise Crash("the harness is not logged in")
         full = r.random() < 0.1
         limit = 2 * AFTER_LOGIN_BYTES + 2 * MAX_UNSENT_BYTES
+        patient = r.random() < 0.5
         for n, data in enumerate(case.reads):
             if full and n == len(case.reads) // 2:
                 server.pauseProducing()
             server.dataReceived(data)
+            if patient and getattr(server.service, "_busy", False):
+                clock.advance(FAILURE_DELAY)
             if n % 16:
                 continue
             if hasattr(server, "avatar"):
