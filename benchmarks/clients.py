@@ -114,8 +114,8 @@ def _environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != PASSWORD_VARIABLE} | more
 
 
-def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
-    """`rclone lsf -R`, connection and log-in included; it has to list so many files and folders."""
+def rclone_call(login: Login, place: Path) -> tuple[list[str], dict[str, str]]:
+    """The begin of an rclone command that knows the server as `p:`, and its environment."""
     config = place / f"rclone-{login.name}.conf"
     lines = ["[p]", "type = sftp", "host = 127.0.0.1", f"port = {login.port}"]
     lines += [f"user = {login.user}", "shell_type = none", "disable_hashcheck = true"]
@@ -132,7 +132,13 @@ def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
     else:
         lines.append(f"key_file = {login.key}")
     config.write_text("\n".join(lines) + "\n")
-    command = ["rclone", "--config", str(config), "lsf", "-R", f"p:{login.root}"]
+    return ["rclone", "--config", str(config)], environment
+
+
+def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
+    """`rclone lsf -R`, connection and log-in included; it has to list so many files and folders."""
+    begin, environment = rclone_call(login, place)
+    command = [*begin, "lsf", "-R", f"p:{login.root}"]
 
     def work() -> None:
         done = subprocess.run(
@@ -148,12 +154,18 @@ def quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Callable[[], None]:
-    """`sftp` with an `ls -l` for each folder, connection and log-in included."""
-    batch = place / f"{login.name}.batch"
-    batch.write_text("".join(f"ls -la {quoted(login.path(name))}\n" for name in folders))
+def openssh_call(
+    login: Login, place: Path, more: Sequence[str] = (), batch: Path | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """An `sftp` command that runs a batch, or nothing, and its environment.
+
+    `more` are options of ssh; they come first, and the first one counts.
+    """
+    if batch is None:
+        batch = place / f"{login.name}-nothing.batch"
+        batch.write_text("")
     command = ["sftp", "-q"]
-    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+    options = [*more, "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     environment = _environment()
     if login.password is not None:
         asks = place / "askpass"
@@ -167,7 +179,14 @@ def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Ca
     for option in [*options, f"User={login.user}"]:
         command += ["-o", option]
     # Behind the options: `-b` brings a BatchMode of its own, and the first one counts.
-    command += ["-b", str(batch), "-P", str(login.port), "127.0.0.1"]
+    return [*command, "-b", str(batch), "-P", str(login.port), "127.0.0.1"], environment
+
+
+def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Callable[[], None]:
+    """`sftp` with an `ls -l` for each folder, connection and log-in included."""
+    batch = place / f"{login.name}.batch"
+    batch.write_text("".join(f"ls -la {quoted(login.path(name))}\n" for name in folders))
+    command, environment = openssh_call(login, place, batch=batch)
 
     def work() -> None:
         done = subprocess.run(

@@ -63,3 +63,21 @@ def machine() -> str:
         f"Python {sys.version.split()[0]}, Twisted {version('twisted')}, "
         f"cryptography {version('cryptography')}"
     )
+
+
+def ended_children_seconds_of(line: str) -> float:
+    """CPU time of ended children, and theirs, in a line of `/proc/PID/stat`, in steps of a tick."""
+    fields = line.rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / TICKS
+
+
+def family_seconds(pid: int) -> float:
+    """CPU time of a process and of its children that have ended and were waited for."""
+    line = Path(f"/proc/{pid}/stat").read_text()
+    return cpu_seconds(pid) + ended_children_seconds_of(line)
+
+
+def children(pid: int) -> int:
+    """How many children a process has this moment."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sum(len(task.read_text().split()) for task in tasks)
