@@ -41,6 +41,19 @@ def resident_mb(pid: int | str = "self") -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / MB
 
 
+def resident_mib(pid: int | str = "self") -> float:
+    """Memory of a process that is in RAM, in MiB."""
+    return resident_mb(pid) * MB / 2**20
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """The most memory that a process had in RAM so far, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this kernel does not tell the greatest resident memory")
+
+
 def load() -> str:
     """The load of the machine over 1, 5 and 15 minutes."""
     return " ".join(f"{value:.2f}" for value in os.getloadavg())
