@@ -54,9 +54,7 @@ def status_of(measure: Callable[[], Report]) -> int:
         return 2
 
 
-def in_turn(
-    works: Sequence[Callable[[int], float]], runs: int
-) -> tuple[tuple[float, ...], ...]:
+def in_turn(works: Sequence[Callable[[int], float]], runs: int) -> tuple[tuple[float, ...], ...]:
     """The values of each; in each run they follow each other, and who begins changes."""
     found: list[list[float]] = [[] for _ in works]
     for number in range(runs):

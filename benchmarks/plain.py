@@ -104,9 +104,11 @@ class Plain:
             )
 
     def close(self) -> None:
-        """Hang up."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        """Hang up; the next call connects again."""
+        connections = [self._idle.get() for _ in range(self.at_once)]
+        for connection in connections:
+            connection.close()
+            self._idle.put(connection)
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
@@ -141,6 +143,7 @@ class Plain:
     def upload(self, files: Sequence[Path], album: str, calls: Calls) -> float:
         """Seconds until all files are in a new album, with as many calls as were counted."""
         calls.expect_only((CHECK, UPLOAD, ADD, ASSET, ME, "POST /albums"))
+        self.close()  # an idle connection may have been closed by the server
         start = time.perf_counter()
         album_id = self.tell("POST", "/albums", {"albumName": album})["id"]
         batch = calls.batch
@@ -182,6 +185,7 @@ class Plain:
 
     def download(self, album_id: str, count: int, place: Path) -> float:
         """Seconds to list an album and get all its originals into files."""
+        self.close()
         start = time.perf_counter()
         found: list[dict[str, Any]] = []
         for page in range(1, -(-count // PAGE) + 1):

@@ -103,7 +103,9 @@ def measure(runs: int, quick: bool, out: Path) -> Report:
         report.add(Limit(f"{name}: peak", Series("ours", tuple(peaks), "MiB"), MARK, of_worst=True))
         growth = Series("ours", tuple(curve.growth for curve in found), "MiB")
         report.add(Limit(f"{name}: growth after the start", growth, FLAT, of_worst=True))
-        report.add(Figure("resident memory, nobody connected", Series("ours", tuple(before), "MiB")))
+        report.add(
+            Figure("resident memory, nobody connected", Series("ours", tuple(before), "MiB"))
+        )
         report.add(Figure(f"{name}: at the end", Series("ours", tuple(after), "MiB")))
         out.mkdir(parents=True, exist_ok=True)
         curves.write(out / "readers-points.csv", found)
