@@ -24,13 +24,13 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 async def words(
     adds: Adds, album_id: str, ids: list[str], *sessions: IImmich
-) -> list[str | None | type[ConchError]]:
+) -> list[str | type[ConchError] | None]:
     """What each hears of its asset, all asked for at once by the sessions in turn."""
     found = [
         Deferred.fromCoroutine(adds.add(sessions[at % len(sessions)], album_id, asset_id))
         for at, asset_id in enumerate(ids)
     ]
-    told: list[str | None | type[ConchError]] = []
+    told: list[str | type[ConchError] | None] = []
     for one in found:
         try:
             told.append(await one)
