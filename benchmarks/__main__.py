@@ -18,6 +18,7 @@ MEASURES = {
     "readers": "benchmarks.reader_memory",
     "idle": "benchmarks.idle_sessions",
     "logins": "benchmarks.logins",
+    "transfer": "benchmarks.transfer",
 }
 RESULTS = Path(__file__).with_name("results")
 

@@ -114,8 +114,8 @@ def _environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != PASSWORD_VARIABLE} | more
 
 
-def rclone_call(login: Login, place: Path) -> tuple[list[str], dict[str, str]]:
-    """The begin of an rclone command that knows the server as `p:`, and its environment."""
+def rclone_remote(login: Login, place: Path) -> tuple[Path, dict[str, str]]:
+    """A configuration file with a remote `p:`, and the environment that belongs to it."""
     config = place / f"rclone-{login.name}.conf"
     lines = ["[p]", "type = sftp", "host = 127.0.0.1", f"port = {login.port}"]
     lines += [f"user = {login.user}", "shell_type = none", "disable_hashcheck = true"]
@@ -132,13 +132,13 @@ def rclone_call(login: Login, place: Path) -> tuple[list[str], dict[str, str]]:
     else:
         lines.append(f"key_file = {login.key}")
     config.write_text("\n".join(lines) + "\n")
-    return ["rclone", "--config", str(config)], environment
+    return config, environment
 
 
 def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
     """`rclone lsf -R`, connection and log-in included; it has to list so many files and folders."""
-    begin, environment = rclone_call(login, place)
-    command = [*begin, "lsf", "-R", f"p:{login.root}"]
+    config, environment = rclone_remote(login, place)
+    command = ["rclone", "--config", str(config), "lsf", "-R", f"p:{login.root}"]
 
     def work() -> None:
         done = subprocess.run(
@@ -154,18 +154,9 @@ def quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def openssh_call(
-    login: Login, place: Path, more: Sequence[str] = (), batch: Path | None = None
-) -> tuple[list[str], dict[str, str]]:
-    """An `sftp` command that runs a batch, or nothing, and its environment.
-
-    `more` are options of ssh; they come first, and the first one counts.
-    """
-    if batch is None:
-        batch = place / f"{login.name}-nothing.batch"
-        batch.write_text("")
-    command = ["sftp", "-q"]
-    options = [*more, "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
+def openssh_options(login: Login, place: Path) -> tuple[list[str], dict[str, str]]:
+    """What OpenSSH's clients have to be told to log in, and the environment that belongs to it."""
+    options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     environment = _environment()
     if login.password is not None:
         asks = place / "askpass"
@@ -176,17 +167,22 @@ def openssh_call(
         options += ["BatchMode=no", "PubkeyAuthentication=no"]
     else:
         options += [f"IdentityFile={login.key}", "IdentitiesOnly=yes"]
-    for option in [*options, f"User={login.user}"]:
-        command += ["-o", option]
+    options += [f"User={login.user}", f"Port={login.port}"]
+    return [word for option in options for word in ("-o", option)], environment
+
+
+def openssh_command(login: Login, place: Path, batch: str) -> tuple[list[str], dict[str, str]]:
+    """`sftp` with its default settings on a batch file, and the environment that belongs to it."""
+    options, environment = openssh_options(login, place)
     # Behind the options: `-b` brings a BatchMode of its own, and the first one counts.
-    return [*command, "-b", str(batch), "-P", str(login.port), "127.0.0.1"], environment
+    return ["sftp", "-q", *options, "-b", batch, "127.0.0.1"], environment
 
 
 def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Callable[[], None]:
     """`sftp` with an `ls -l` for each folder, connection and log-in included."""
     batch = place / f"{login.name}.batch"
     batch.write_text("".join(f"ls -la {quoted(login.path(name))}\n" for name in folders))
-    command, environment = openssh_call(login, place, batch=batch)
+    command, environment = openssh_command(login, place, str(batch))
 
     def work() -> None:
         done = subprocess.run(

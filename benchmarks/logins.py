@@ -18,7 +18,7 @@ from pathlib import Path
 
 from attrs import Factory, define
 
-from benchmarks.clients import openssh_call
+from benchmarks.clients import openssh_command
 from benchmarks.harness import arguments_of, in_turn, reported, status_of
 from benchmarks.peers import CannotMeasure, Immich, Login, demo, need, ours, sshd
 from benchmarks.process import children, cpu_seconds, family_seconds
@@ -53,9 +53,17 @@ class Bench:
     #: Elapsed milliseconds for each log-in.
     elapsed: dict[str, list[float]] = Factory(dict)
 
+    def command(self, login: Login, options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """OpenSSH's `sftp` with nothing to do; of options given twice the first one counts."""
+        batch = self.place / "nothing.batch"
+        batch.write_text("")
+        command, environment = openssh_command(login, self.place, str(batch))
+        more = [word for option in options for word in ("-o", option)]
+        return [*command[:2], *more, *command[2:]], environment
+
     def cost(self, login: Login, options: Sequence[str]) -> Callable[[int], float]:
         """CPU milliseconds of the server for each log-in."""
-        command, environment = openssh_call(login, self.place, options)
+        command, environment = self.command(login, options)
         used = family_seconds if login.name == "sshd" else cpu_seconds
         waits = self.elapsed[login.name] = []
 
@@ -97,7 +105,7 @@ class Bench:
     def agreed(self, login: Login, options: Sequence[str]) -> str:
         """Key exchange, host key and cipher of a log-in, as the client tells."""
         verbose = ("LogLevel=DEBUG1", *options)
-        command, environment = openssh_call(login, self.place, verbose)
+        command, environment = self.command(login, verbose)
         command.remove("-q")
         done = subprocess.run(
             command, timeout=LOGIN_SECONDS, capture_output=True, env=environment, text=True

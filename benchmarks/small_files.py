@@ -19,7 +19,7 @@ from pathlib import Path
 
 from attrs import Factory, define
 
-from benchmarks.clients import CLIENT_SECONDS, expect, rclone_call, timed
+from benchmarks.clients import CLIENT_SECONDS, expect, rclone_remote, timed
 from benchmarks.harness import arguments_of, in_turn, reported, status_of
 from benchmarks.peers import CannotMeasure, Immich, Login, demo, need, ours, sshd
 from benchmarks.plain import ADD, ORIGINAL, UPLOAD, Calls, Plain, counting
@@ -51,8 +51,19 @@ def make_files(place: Path, count: int, seed: int) -> list[Path]:
 
 def copy(login: Login, place: Path, source: str, target: str) -> float:
     """Seconds of `rclone copy --transfers 8`, with all log-ins; raises CannotMeasure."""
-    begin, environment = rclone_call(login, place)
-    command = [*begin, "copy", "--transfers", str(TRANSFERS), "--retries", "1", source, target]
+    config, environment = rclone_remote(login, place)
+    command = [
+        "rclone",
+        "--config",
+        str(config),
+        "copy",
+        "--transfers",
+        str(TRANSFERS),
+        "--retries",
+        "1",
+        source,
+        target,
+    ]
 
     def work() -> None:
         done = subprocess.run(

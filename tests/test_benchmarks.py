@@ -23,6 +23,7 @@ from benchmarks import (
     raw,
     reader_memory,
     small_files,
+    transfer,
     transport,
 )
 from benchmarks.clients import expect, quoted
@@ -418,6 +419,7 @@ def test_every_measure_is_there() -> None:
         mirror_memory,
         reader_memory,
         small_files,
+        transfer,
         transport,
     )
     assert set(every.MEASURES.values()) == {measure.__name__ for measure in measures}

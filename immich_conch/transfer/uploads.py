@@ -39,7 +39,7 @@ PARKED_OVERLAP = 60.0
 
 
 @implementer(IPending)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Uploads(Copies):
     """The uploads of one user.
 
