@@ -14,6 +14,10 @@ MEASURES = {
     "catalog": "benchmarks.catalog",
     "memory": "benchmarks.mirror_memory",
     "transport": "benchmarks.transport",
+    "small": "benchmarks.small_files",
+    "readers": "benchmarks.reader_memory",
+    "idle": "benchmarks.idle_sessions",
+    "logins": "benchmarks.logins",
     "transfer": "benchmarks.transfer",
 }
 RESULTS = Path(__file__).with_name("results")

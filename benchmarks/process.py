@@ -61,6 +61,19 @@ def resident_mb(pid: int | str = "self") -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / MB
 
 
+def resident_mib(pid: int | str = "self") -> float:
+    """Memory of a process that is in RAM, in MiB."""
+    return resident_mb(pid) * MB / 2**20
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """The most memory that a process had in RAM so far, in MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this kernel does not tell the greatest resident memory")
+
+
 def load() -> str:
     """The load of the machine over 1, 5 and 15 minutes."""
     return " ".join(f"{value:.2f}" for value in os.getloadavg())
@@ -83,3 +96,21 @@ def machine() -> str:
         f"Python {sys.version.split()[0]}, Twisted {version('twisted')}, "
         f"cryptography {version('cryptography')}"
     )
+
+
+def ended_children_seconds_of(line: str) -> float:
+    """CPU time of ended children, and theirs, in a line of `/proc/PID/stat`, in steps of a tick."""
+    fields = line.rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / TICKS
+
+
+def family_seconds(pid: int) -> float:
+    """CPU time of a process and of its children that have ended and were waited for."""
+    line = Path(f"/proc/{pid}/stat").read_text()
+    return cpu_seconds(pid) + ended_children_seconds_of(line)
+
+
+def children(pid: int) -> int:
+    """How many children a process has this moment."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return sum(len(task.read_text().split()) for task in tasks)

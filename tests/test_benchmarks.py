@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,25 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as every
-from benchmarks import catalog, mirror_memory, raw, transfer, transport
+from benchmarks import (
+    catalog,
+    idle_sessions,
+    logins,
+    mirror_memory,
+    raw,
+    reader_memory,
+    small_files,
+    transfer,
+    transport,
+)
 from benchmarks.clients import expect, quoted
+from benchmarks.curves import Curve
 from benchmarks.fit import NoPlot, fit, need_matplotlib
+from benchmarks.harness import arguments_of, in_turn, status_of
 from benchmarks.libraries import copy_of, put_file
 from benchmarks.peers import PASSWORD_VARIABLE, CannotMeasure, Immich, Login, need
-from benchmarks.process import TICKS, busy, cpu_seconds_of
+from benchmarks.plain import ADD, ASSET, CHECK, UPLOAD, Calls, Plain
+from benchmarks.process import TICKS, busy, cpu_seconds_of, ended_children_seconds_of
 from benchmarks.tables import Figure, Limit, Ratio, Report, Series, table
 
 FOLDER, FILE = 0o040755, 0o100644
@@ -397,8 +412,17 @@ def test_options_of_no_measure_are_refused(
 
 
 def test_every_measure_is_there() -> None:
-    there = {module.__name__ for module in (catalog, mirror_memory, transfer, transport)}
-    assert set(every.MEASURES.values()) == there
+    measures = (
+        catalog,
+        idle_sessions,
+        logins,
+        mirror_memory,
+        reader_memory,
+        small_files,
+        transfer,
+        transport,
+    )
+    assert set(every.MEASURES.values()) == {measure.__name__ for measure in measures}
 
 
 @pytest.mark.parametrize("size", transport.MOVED)
@@ -413,3 +437,102 @@ def test_bytes_that_do_not_arrive_are_no_measurement() -> None:
     stream = transport.stream_of(suite, 64, 640)
     with pytest.raises(RuntimeError, match="640 bytes of 704"):
         transport.ours(suite).into(stream, 704)
+
+
+# -- small files, sessions, log-ins ----------------------------------------------------------------
+
+
+def test_calls_are_told_by_file_and_by_batch() -> None:
+    calls = Calls({CHECK: 200, UPLOAD: 100, ADD: 13, ASSET: 205}, 100)
+    assert [calls.each(route) for route in (CHECK, UPLOAD, ASSET)] == [2, 1, 2]
+    assert calls.batch == 8
+    assert Calls({ADD: 100}, 100).batch == 1
+
+
+def test_a_call_that_the_plain_client_does_not_make_is_no_measurement() -> None:
+    calls = Calls({UPLOAD: 100, "POST /sync/stream": 100, "GET /albums": 1}, 100)
+    calls.expect_only((UPLOAD,))
+    with pytest.raises(CannotMeasure, match="100 x PUT /assets"):
+        Calls({UPLOAD: 100, "PUT /assets": 100}, 100).expect_only((UPLOAD,))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_the_plain_client_makes_the_calls_that_were_counted(tmp_path: Path, batch: int) -> None:
+    asked: Counter[str] = Counter()
+    added: list[str] = []
+
+    class Server(Plain):
+        def ask(self, method: str, path: str, body: Any = None, kind: str = "") -> bytes:
+            name = path
+            if method == "GET" or (path.endswith("/assets") and method == "PUT"):
+                name = "/".join(
+                    "{id}" if part.startswith("id") else part for part in path.split("/")
+                )
+            asked[f"{method} {name}"] += 1
+            if (method, name) == ("PUT", "/albums/{id}/assets"):
+                ids = json.loads(body)["ids"]
+                added.extend(ids)
+                return json.dumps([{"id": one, "success": True} for one in ids]).encode()
+            return json.dumps({"id": f"id{asked[UPLOAD]}"}).encode()
+
+    files = small_files.make_files(tmp_path / "files", 20, 1)
+    counts = {CHECK: 40, UPLOAD: 20, ADD: -(-20 // batch), ASSET: 40}
+    client = Server(Immich("http://127.0.0.1:1"), 1)
+    assert client.upload(files, "Rome", Calls(counts, 20)) > 0
+    assert asked.pop("POST /albums") == 1
+    # In whole batches, so at most one more.
+    assert asked.pop(ADD) - counts.pop(ADD) in (0, 1)
+    assert asked == counts
+    assert sorted(added) == sorted(f"id{number}" for number in range(1, 21))
+
+
+def test_made_up_files_differ_and_have_times(tmp_path: Path) -> None:
+    one = small_files.make_files(tmp_path / "one", 3, 1)
+    other = small_files.make_files(tmp_path / "other", 3, 2)
+    assert len({path.read_bytes() for path in one + other}) == 6
+    assert {path.stat().st_size for path in one} == {small_files.SIZE}
+    assert one[1].stat().st_mtime == small_files.TAKEN + 60
+
+
+def test_who_goes_first_changes_with_each_run() -> None:
+    order: list[str] = []
+
+    def work(name: str) -> Any:
+        def run(number: int) -> float:
+            order.append(name)
+            return float(number)
+
+        return run
+
+    assert in_turn((work("ours"), work("peer")), 2) == ((0.0, 1.0), (0.0, 1.0))
+    assert order == ["ours", "peer", "peer", "ours"]
+
+
+def test_the_start_of_a_curve_does_not_count_as_growth() -> None:
+    times = [float(second) for second in range(101)]
+    flat = Curve("flat", times, [min(100.0, 10 * second) for second in times])
+    assert flat.growth == pytest.approx(0, abs=0.01)
+    steady = Curve("steady", times, times)
+    assert steady.growth == pytest.approx(80)
+
+
+def test_the_time_of_ended_children_is_read() -> None:
+    line = f"7 (a) b) S 1 7 7 0 -1 4194304 96 0 0 0 1 2 {3 * TICKS} {TICKS} 20 0 1 0"
+    assert ended_children_seconds_of(line) == 4
+
+
+@pytest.mark.parametrize("module", [idle_sessions, logins, reader_memory, small_files])
+def test_measures_of_sessions_refuse_no_runs(
+    module: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "at least 1" in refused(module.main, ["--runs", "0"], capsys)
+    options = arguments_of([], "benchmarks.x", "", 5, 3)
+    assert (options.runs, arguments_of(["--quick"], "benchmarks.x", "", 5, 3).runs) == (5, 3)
+
+
+def test_what_keeps_a_measure_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure() -> Report:
+        raise CannotMeasure("not installed: rclone")
+
+    assert status_of(measure) == 2
+    assert capsys.readouterr().err == "cannot measure: not installed: rclone\n"

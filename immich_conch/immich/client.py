@@ -16,17 +16,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 from attrs import evolve
 from OpenSSL import crypto
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.web.client import (
+    URI,
     Agent,
     BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
     _HTTP11ClientFactory,
 )
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IAgentEndpointFactory
 from zope.interface import implementer
 
 from immich_conch.errors import (
@@ -205,6 +207,30 @@ class ImmichServer:
         self._kept[name] = (self._clock.seconds() + seconds, value)
 
 
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Where a server is reached, worked out once: Twisted's own agent does so for every request."""
+
+    def __init__(self, reactor: Any, policy: BrowserLikePolicyForHTTPS) -> None:
+        self._reactor = reactor
+        self._policy = policy
+        self._known: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """The endpoint of a URI's host; there is one host, as nobody follows redirects."""
+        key = (uri.scheme, uri.host, uri.port)
+        endpoint = self._known.get(key)
+        if endpoint is None:
+            endpoint = HostnameEndpoint(
+                self._reactor, uri.host.decode("ascii").strip("[]"), uri.port, CONNECT_TIMEOUT
+            )
+            if uri.scheme == b"https":
+                connector = self._policy.creatorForNetloc(uri.host, uri.port)
+                endpoint = wrapClientTLS(connector, endpoint)
+            self._known[key] = endpoint
+        return endpoint
+
+
 class _QuietFactory(_HTTP11ClientFactory):
     noisy = False
 
@@ -231,7 +257,7 @@ def connect(
     # when Immich closed the old one in that very moment.  All others are up to `Http.answer`.
     pool.cachedConnectionTimeout = CACHED_CONNECTION_TIMEOUT
     policy = BrowserLikePolicyForHTTPS() if ca_file is None else trust_only(ca_file)
-    agent = Agent(reactor, contextFactory=policy, connectTimeout=CONNECT_TIMEOUT, pool=pool)
+    agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, policy), pool)
 
     def threads(work: Callable[[], Any]) -> Awaitable[Any]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)

@@ -220,7 +220,9 @@ class Catalog:
         branch = None if albums is None else albums.branches.get(album.id)
         reserved = frozenset(() if branch is None else branch.children)
         folder = Folder.of(album.validator, members, parts, reserved)
-        self._file_names.name(album.id, folder)
+        old = self._folders.get(album.id)
+        if old is None or not self._file_names.follow(album.id, old, folder):
+            self._file_names.name(album.id, folder)
         self._folders[album.id] = folder
         return folder
 

@@ -100,6 +100,13 @@ def _entry_id(asset_id: str, number: int) -> str:
     return asset_id if not number else f"{asset_id}#{number}"
 
 
+def _same_links(links: tuple[Link, ...], files: tuple[File, ...]) -> bool:
+    """Whether an asset wants to be shown as it is."""
+    if len(links) == len(files) == 1:
+        return links[0] == files[0].link
+    return {*links} == {file.link for file in files}
+
+
 @define(eq=False)
 class FileNames:
     """Names the files of folders, each time as they were shown before where that can be."""
@@ -151,6 +158,37 @@ class FileNames:
         for entry_id, name in shown.items():
             asset, link = wanted[entry_id]
             self._show(album_id, folder, File(name, asset, link, folder.still_of(asset.id)))
+
+    def follow(self, album_id: str, old: Folder, folder: Folder) -> bool:
+        """Name a folder that was named as `old` last, where not much has changed.
+
+        Who was there and wants the same names keeps what it is shown under, so only the others need
+        a look.  False where somebody's name depends on others', and `name` has to decide; where
+        this is True it would have said the same.
+        """
+        pins = self._pins.get(album_id)
+        if not pins or old.reserved != folder.reserved or old.stills != folder.stills:
+            return False
+        self._pins[album_id] = kept = {}
+        others: list[Asset] = []
+        for asset in folder.assets.values():
+            links, files = self._links(album_id, asset), old.by_asset.get(asset.id, ())
+            if _same_links(links, files):
+                still = folder.still_of(asset.id)
+                for file in files:
+                    self._show(album_id, folder, File(file.name, asset, file.link, still))
+                continue
+            others.append(asset)
+            for link in links:
+                name = pins.get((asset.id, link.key))
+                if name is not None:
+                    kept[asset.id, link.key] = name
+        live = {*folder.stills, *(one for ids in folder.stills.values() for one in ids)}
+        for asset in others:
+            if asset.id in live or not self.enter(album_id, folder, asset):
+                self._pins[album_id] = pins
+                return False
+        return True
 
     def enter(self, album_id: str, folder: Folder, asset: Asset) -> bool:
         """Show an asset as it is noted now; False where that takes more than its own names."""

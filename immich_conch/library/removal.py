@@ -15,6 +15,7 @@ from immich_conch.errors import Denied, NotFound, Refused
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Asset
 from immich_conch.library import relations
+from immich_conch.library.adds import Adds
 from immich_conch.library.albums import is_hidden
 from immich_conch.library.relations import is_view
 
@@ -85,12 +86,18 @@ async def unlink(immich: IImmich, album_id: str, asset_id: str) -> None:
         raise Refused(_REASONS.get(word, f"Immich did not remove the file: {word}."))
 
 
-async def link(immich: IImmich, album_id: str, asset_id: str) -> None:
-    """Put an asset into an album, looking at Immich's word for it; raises Denied or Refused."""
+async def link(immich: IImmich, album_id: str, asset_id: str, adds: Adds | None = None) -> None:
+    """Put an asset into an album, looking at Immich's word for it; raises Denied or Refused.
+
+    With `adds` it goes in one call with what is added at the same time.
+    """
     if is_view(album_id):
         await relations.enter(immich, album_id, asset_id)
         return
-    word = (await immich.add_to_album(album_id, [asset_id]))[asset_id]
+    if adds is None:
+        word = (await immich.add_to_album(album_id, [asset_id]))[asset_id]
+    else:
+        word = await adds.add(immich, album_id, asset_id)
     if word == "no_permission":
         raise Denied("Immich does not let you add this file to the album.")
     if word is not None:

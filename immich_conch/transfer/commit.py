@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from immich_conch.errors import ConchError, Denied, NotFound, QuotaExceeded, Refused, Unreachable
 from immich_conch.immich.interfaces import IImmich, IUploadBody
 from immich_conch.immich.model import Asset, NewAsset, Uploaded
+from immich_conch.library.adds import Adds
 from immich_conch.library.pairs import Pairs
 from immich_conch.library.removal import leave_other_albums, link
 from immich_conch.transfer.overlap import Overlap
@@ -36,6 +37,9 @@ class Content:
     checksum: bytes
     body: Callable[[], IUploadBody]
     overlap: Overlap | None = None
+    #: Whether CLOSE has just heard that Immich does not know these bytes.  Where that has changed
+    #: since, the upload itself is told so before its body is sent.
+    unknown: bool = False
 
 
 async def check_content(
@@ -79,6 +83,7 @@ class Commit:
     album_id: str | None
     landed: Callable[[Asset, bool], Awaitable[None]]
     pairs: Pairs
+    adds: Adds | None = None
     #: The live photo that brings these bytes into the album as its motion part.
     still: Asset | None = field(default=None, init=False)
     #: The asset that this run's upload made.
@@ -126,7 +131,7 @@ class Commit:
             if asset.trashed:
                 await self.immich.restore([asset_id])
             if self.album_id is not None:
-                await link(self.immich, self.album_id, asset_id)
+                await link(self.immich, self.album_id, asset_id, self.adds)
             # A delete elsewhere may have come between any two calls: read again, always.
             asset = await self.immich.asset(asset_id)
             if not asset.trashed:
@@ -135,8 +140,10 @@ class Commit:
 
     async def _bytes_in(self) -> str:
         """Make sure that Immich has the bytes; the id of the asset that holds them."""
-        known = (await self.immich.check([self.content.checksum]))[0]
         content = self.content
+        known = None
+        if not content.unknown:
+            known = (await self.immich.check([content.checksum]))[0]
         overlap = content.overlap
         if known is not None:
             if overlap is not None:

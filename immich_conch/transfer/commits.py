@@ -274,6 +274,7 @@ class Commits:
                 async with self._alone(upload):
                     # Who was busy with it may have set another time for this, or dropped it.
                     if upload.state is State.SEALED and upload.timer is None:
+                        upload.unknown = False  # what CLOSE heard is some time ago
                         await self._commit(upload, on_error=State.SEALED)
             except ConchError:
                 return  # _failed has said it

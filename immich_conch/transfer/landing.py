@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from immich_conch.errors import NotFound, Refused, Unsupported
 from immich_conch.immich.model import Asset
 from immich_conch.library import metadata, names
+from immich_conch.library.adds import Adds
 from immich_conch.library.locks import Locks
 from immich_conch.library.metadata import Link
 from immich_conch.library.naming import File
@@ -87,6 +88,7 @@ class Landing:
     #: Hears, while nobody else can touch the asset, that it is in an album now.
     landed: Callable[[str, str, str], None]
     final_delete: bool = False
+    adds: Adds = field(factory=Adds)
     #: What own uploads have put under which names, for the next upload under the same name.
     _made: dict[tuple[str, str], str] = field(factory=dict)
 
@@ -134,9 +136,11 @@ class Landing:
             checksum=upload.checksum,
             body=upload.body,
             overlap=upload.overlap,
+            unknown=upload.unknown,
         )
+        upload.unknown = False  # another try looks again
         try:
-            commit = Commit(immich, content, upload.album_id, landed, self.notes.pairs)
+            commit = Commit(immich, content, upload.album_id, landed, self.notes.pairs, self.adds)
             return await commit.run(), True, commit.still
         except NotFound:
             try:

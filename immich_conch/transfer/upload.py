@@ -135,6 +135,8 @@ class Upload:
     overlap: Overlap | None = field(default=None, repr=False)
     #: Begins such an upload where that is worth it; called after each WRITE until it answers.
     begin_overlap: Callable[[], Overlap | None] | None = field(default=None, repr=False)
+    #: Whether CLOSE or RENAME heard that Immich does not know these bytes, and nobody tried yet.
+    unknown: bool = False
     #: The SHA-1 of the asset that lies under it, while it is a copy of that and nothing else.
     copy_of: bytes | None = None
     #: How far into the base a hole still shows the base; FSETSTAT of a smaller size lowers it.

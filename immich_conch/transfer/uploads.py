@@ -226,6 +226,7 @@ class Uploads(Copies):
             waiting = self._waiting(upload)
             known = await check_content(lease.immich, upload.size, upload.checksum, waiting)
             await self.can_be_shown(lease, upload, known)
+            upload.unknown = known is None
 
         await self.with_session(upload, check)
         if upload.time is not None:
