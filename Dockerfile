@@ -1,25 +1,47 @@
-# -- builds the virtual environment --------------------------------------------------------------
-FROM python:3.13-slim AS builder
+# A base by its digest makes the image the same at every build:
+# --build-arg BASE=python:3.13-slim@sha256:…
+ARG BASE=python:3.13-slim
 
-RUN python -m venv /opt/immich-conch
+# -- builds the virtual environment --------------------------------------------------------------
+FROM ${BASE} AS builder
+
 WORKDIR /src
+COPY deploy/build.lock deploy/requirements.lock deploy/
+# Two environments: what builds is not in the image, nor is pip.  Everything is locked by hash and
+# comes as a wheel, so that installing runs no code of a package.
+RUN python -m venv /opt/build && python -m venv --without-pip /opt/immich-conch
+RUN /opt/build/bin/python -m pip install --no-cache-dir --no-compile --require-hashes --no-deps \
+    --only-binary=:all: -r deploy/build.lock
+RUN /opt/build/bin/python -m pip --python /opt/immich-conch/bin/python install --no-cache-dir \
+    --require-hashes --no-deps --only-binary=:all: -r deploy/requirements.lock
 COPY pyproject.toml README.rst LICENSE ./
 COPY immich_conch immich_conch
 COPY twisted twisted
-RUN /opt/immich-conch/bin/pip install --no-cache-dir .
+RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist .
+RUN /opt/build/bin/python -m pip --python /opt/immich-conch/bin/python install --no-cache-dir \
+    --no-deps --no-index dist/*.whl \
+    && /opt/build/bin/python -m pip --python /opt/immich-conch/bin/python check
+# What the image is made of, in CycloneDX.
+RUN install -d /opt/immich-conch/share/doc/immich-conch \
+    && /opt/build/bin/python -m cyclonedx_py environment --pyproject pyproject.toml \
+    --output-reproducible --output-format JSON \
+    --output-file /opt/immich-conch/share/doc/immich-conch/sbom.cdx.json /opt/immich-conch
 
 # -- the image -----------------------------------------------------------------------------------
-FROM python:3.13-slim
+FROM ${BASE}
 
 COPY --from=builder /opt/immich-conch /opt/immich-conch
 
 # Twisted keeps a cache beside its plugins; the service's user could not write it there.
 # /data belongs to that user, and a new named volume takes owner and mode over from here.
 RUN /opt/immich-conch/bin/twistd --help | grep -q immich-sftp \
-    && install -d -o 10001 -g 10001 -m 0700 /data
+    && install -d -o 10001 -g 10001 -m 0700 /data \
+    && install -d /usr/share/doc \
+    && ln -s /opt/immich-conch/share/doc/immich-conch /usr/share/doc/immich-conch
 
 ENV PATH=/opt/immich-conch/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
     IMMICH_CONCH_ENDPOINT=tcp:22 \
     IMMICH_CONCH_HOST_KEY_DIR=/data/host-keys \
     IMMICH_CONCH_SPOOL_DIR=/data/spool

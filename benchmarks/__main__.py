@@ -14,6 +14,7 @@ MEASURES = {
     "catalog": "benchmarks.catalog",
     "memory": "benchmarks.mirror_memory",
     "transport": "benchmarks.transport",
+    "transfer": "benchmarks.transfer",
 }
 RESULTS = Path(__file__).with_name("results")
 

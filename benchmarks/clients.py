@@ -114,8 +114,8 @@ def _environment(**more: str) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != PASSWORD_VARIABLE} | more
 
 
-def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
-    """`rclone lsf -R`, connection and log-in included; it has to list so many files and folders."""
+def rclone_remote(login: Login, place: Path) -> tuple[Path, dict[str, str]]:
+    """A configuration file with a remote `p:`, and the environment that belongs to it."""
     config = place / f"rclone-{login.name}.conf"
     lines = ["[p]", "type = sftp", "host = 127.0.0.1", f"port = {login.port}"]
     lines += [f"user = {login.user}", "shell_type = none", "disable_hashcheck = true"]
@@ -132,6 +132,12 @@ def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
     else:
         lines.append(f"key_file = {login.key}")
     config.write_text("\n".join(lines) + "\n")
+    return config, environment
+
+
+def rclone(login: Login, place: Path, entries: int) -> Callable[[], None]:
+    """`rclone lsf -R`, connection and log-in included; it has to list so many files and folders."""
+    config, environment = rclone_remote(login, place)
     command = ["rclone", "--config", str(config), "lsf", "-R", f"p:{login.root}"]
 
     def work() -> None:
@@ -148,11 +154,8 @@ def quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Callable[[], None]:
-    """`sftp` with an `ls -l` for each folder, connection and log-in included."""
-    batch = place / f"{login.name}.batch"
-    batch.write_text("".join(f"ls -la {quoted(login.path(name))}\n" for name in folders))
-    command = ["sftp", "-q"]
+def openssh_options(login: Login, place: Path) -> tuple[list[str], dict[str, str]]:
+    """What OpenSSH's clients have to be told to log in, and the environment that belongs to it."""
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     environment = _environment()
     if login.password is not None:
@@ -164,10 +167,22 @@ def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Ca
         options += ["BatchMode=no", "PubkeyAuthentication=no"]
     else:
         options += [f"IdentityFile={login.key}", "IdentitiesOnly=yes"]
-    for option in [*options, f"User={login.user}"]:
-        command += ["-o", option]
+    options += [f"User={login.user}", f"Port={login.port}"]
+    return [word for option in options for word in ("-o", option)], environment
+
+
+def openssh_command(login: Login, place: Path, batch: str) -> tuple[list[str], dict[str, str]]:
+    """`sftp` with its default settings on a batch file, and the environment that belongs to it."""
+    options, environment = openssh_options(login, place)
     # Behind the options: `-b` brings a BatchMode of its own, and the first one counts.
-    command += ["-b", str(batch), "-P", str(login.port), "127.0.0.1"]
+    return ["sftp", "-q", *options, "-b", batch, "127.0.0.1"], environment
+
+
+def openssh(login: Login, place: Path, folders: Sequence[str], files: int) -> Callable[[], None]:
+    """`sftp` with an `ls -l` for each folder, connection and log-in included."""
+    batch = place / f"{login.name}.batch"
+    batch.write_text("".join(f"ls -la {quoted(login.path(name))}\n" for name in folders))
+    command, environment = openssh_command(login, place, str(batch))
 
     def work() -> None:
         done = subprocess.run(

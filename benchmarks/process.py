@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -34,6 +35,25 @@ def cpu_seconds(pid: int) -> float:
     if tasks:
         return sum(int(task.split()[0]) for task in tasks) / 1e9
     return cpu_seconds_of(Path(f"/proc/{pid}/stat").read_text())
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started, and those of theirs."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [one for child in map(int, found) for one in (child, *_children(child))]
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU time of a process with all that it has started, as long as these run."""
+    seconds = cpu_seconds(pid)
+    for child in _children(pid):
+        # One that ends just now, of an earlier session, counts for nothing.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            seconds += cpu_seconds(child)
+    return seconds
 
 
 def resident_mb(pid: int | str = "self") -> float:

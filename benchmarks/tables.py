@@ -161,6 +161,31 @@ class Figure:
         return str(self.ours), "", "", ""
 
 
+@frozen
+class Beside:
+    """A measure beside its peer, without a mark."""
+
+    measure: str
+    ours: Series
+    peer: Series
+
+    @property
+    def met(self) -> None:
+        """There is no mark."""
+        return
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Ours and the peer's."""
+        return (self.ours, self.peer)
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """With the ratio of the medians, for those who want to know."""
+        judged = f"{self.ours.median / self.peer.median:.3f} x"
+        return str(self.ours), f"{self.peer.name}: {self.peer}", judged, ""
+
+
 VERDICTS = {True: "met", False: "MISSED", None: ""}
 HEADING = ("measure", "ours", "peer", "judged", "mark", "verdict")
 

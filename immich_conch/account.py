@@ -23,7 +23,7 @@ from immich_conch.transfer.uploads import Uploads
 T = TypeVar("T")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Sessions:
     """The live sessions of one credential, which may ask for its catalog."""
 
@@ -78,7 +78,7 @@ class Sessions:
         raise SessionRevoked
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Shared:
     """A catalog and the sessions that may ask for it."""
 
@@ -96,7 +96,7 @@ class Shared:
             self.parting = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Account:
     """One user's shared state."""
 

@@ -49,7 +49,7 @@ STOP_PARALLEL = 8
 PASSWORD = "password"  # noqa: S105 -- the name of a kind, not one of them
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Accounts:
     """All users who are here.  `now` is POSIX seconds, `clock` measures."""
 

@@ -11,7 +11,10 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from immich_conch.errors import SettingsError
+from immich_conch.sources import value_file
 
 #: Seconds for connecting and for the banner.
 TIMEOUT = 5.0
@@ -45,12 +48,17 @@ def check(endpoint: str, timeout: float = TIMEOUT) -> str:
     return banner.decode("ascii", "replace").strip()
 
 
+def chosen(environment: Mapping[str, str]) -> str:
+    """The endpoint that the service listens on, the first of several; raises SettingsError."""
+    held = value_file(VARIABLE, environment, empty_is_none=False)
+    return held[1][0] if held is not None else environment.get(VARIABLE, DEFAULT)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Check the endpoint given, or the one of the environment."""
-    endpoint = arguments[0] if arguments else os.environ.get(VARIABLE, DEFAULT)
     try:
-        print(check(endpoint))
-    except (OSError, ValueError) as error:
+        print(check(arguments[0] if arguments else chosen(os.environ)))
+    except (OSError, ValueError, SettingsError) as error:
         print(f"immich-sftp: not healthy: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,10 +1,11 @@
-"""What the process is set up for: many open files, and many objects that stay.
+"""What the process is set up for: many open files, many objects that stay, no core dumps.
 
 `tap` calls `prepare` once, for nothing here belongs to one service of several in a process.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 
@@ -22,9 +23,12 @@ that stays, and everything else in memory is searched again and again: a sixth o
 walk, and a quarter of that in which a mirror is loaded.  Some 5 MB of cycles may wait.
 """
 
+_PR_SET_DUMPABLE = 4
+"""`PR_SET_DUMPABLE` of <sys/prctl.h>; prctl(2)."""
+
 
 def prepare() -> None:
-    """Raise the limits; what cannot be raised stays as it is."""
+    """Raise the limits, give up core dumps; what cannot be had stays as it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -32,3 +36,19 @@ def prepare() -> None:
     young, *old = gc.get_threshold()
     if 0 < young < YOUNG_OBJECTS:  # 0 is never
         gc.set_threshold(YOUNG_OBJECTS, *old)
+    keep_memory_private()
+
+
+def keep_memory_private() -> None:
+    """No core dump, and no other process of this user reads our memory or environment.
+
+    In memory are the passwords of log-ins under way and the tokens of all sessions.  The limit
+    alone does not keep them from a program that the kernel pipes dumps to (core(5)); not being
+    dumpable does, and it closes /proc/PID/mem and ptrace to everybody but root (ptrace(2)).
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (AttributeError, OSError):
+        # prctl is Linux's; other systems keep the limit alone.
+        return

@@ -1,15 +1,14 @@
 """Options, environment and an optional TOML file become one frozen Settings.
 
-Later wins: default, TOML file, environment, command line.  Every setting is one attrs field
-whose metadata says how it is spelt and parsed, so that the option, its environment twin and the
-TOML key cannot drift apart.  A wrong value or an unknown key is a SettingsError whose text names
-the place (`--settle`, `IMMICH_CONCH_SETTLE`, `conch.toml: settle`) and the reason.
+Later wins: default, TOML file, environment, command line.  In the environment `X_FILE` may stand
+for `X` and names a file with the value.  Every setting is one attrs field whose metadata says how
+it is spelt and parsed, so that the option, its environment twin and the TOML key cannot drift
+apart.  A wrong value or an unknown key is a SettingsError whose text names the place (`--settle`,
+`IMMICH_CONCH_SETTLE`, `conch.toml: settle`) and the reason.
 """
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import tzinfo
 from typing import Any
@@ -32,6 +31,7 @@ from immich_conch.parsing import (
     parse_words,
     parse_zone,
 )
+from immich_conch.sources import FILE_SUFFIX, toml_file, value_file
 
 ENVIRONMENT_PREFIX = "IMMICH_CONCH_"
 
@@ -263,7 +263,7 @@ def load(
     known = {attribute.name: attribute for attribute in fields()}
     values: dict[str, Any] = {}
     if config_file:
-        for key, raw in _read_toml(config_file).items():
+        for key, raw in toml_file(config_file).items():
             place = f"{config_file}: {key}"
             name = key.replace("-", "_")
             if name not in known:
@@ -274,14 +274,20 @@ def load(
         if (
             variable.startswith(ENVIRONMENT_PREFIX)
             and variable not in by_variable
+            and variable.removesuffix(FILE_SUFFIX) not in by_variable
             and variable != ENVIRONMENT_PREFIX + "CONFIG"
             and "_TEST_" not in variable
         ):
             raise SettingsError(f"{variable}: there is no such setting")
     for variable, attribute in by_variable.items():
+        # An empty IMMICH_HOST or TZ is how compose files say "not set".
+        empty_is_none = bool(attribute.metadata["env"])
+        held = value_file(variable, environment, empty_is_none=empty_is_none)
+        if held is not None:
+            values[attribute.name] = _parse_held(attribute, variable, *held)
+            continue
         text = environment.get(variable)
-        if text is None or (not text and attribute.metadata["env"]):
-            # An empty IMMICH_HOST or TZ is how compose files say "not set".
+        if text is None or (not text and empty_is_none):
             continue
         values[attribute.name] = _parse(attribute, [text], variable)
     for name, given in options.items():
@@ -308,12 +314,28 @@ def _check(settings: Settings) -> Settings:
 
 def _parse(attribute: Attribute[Any], texts: Sequence[str], place: str) -> Any:
     parse: Parser = attribute.metadata["parse"]
+    if any("\0" in text for text in texts):
+        # No name of a file may hold one, and nothing else has any use for it.
+        raise SettingsError(f"{place}: holds a NUL character")
     try:
         if attribute.metadata["many"]:
             return tuple(parse(text) for text in texts)
         return parse(texts[-1])
     except ValueError as error:
         raise SettingsError(f"{place}: {error}") from None
+
+
+def _parse_held(attribute: Attribute[Any], variable: str, path: str, lines: list[str]) -> Any:
+    """The value that a file held; one that may be repeated has one on each line."""
+    texts = lines if attribute.metadata["many"] else ["\n".join(lines)]
+    try:
+        return _parse(attribute, texts, variable)
+    except SettingsError:
+        # The reason may quote what was read.
+        raise SettingsError(
+            f"{variable}{FILE_SUFFIX}: what {path} holds (not shown here) is not what {variable} "
+            "may be"
+        ) from None
 
 
 def _parse_toml(attribute: Attribute[Any], raw: Any, place: str) -> Any:
@@ -326,13 +348,3 @@ def _parse_toml(attribute: Attribute[Any], raw: Any, place: str) -> Any:
     if isinstance(raw, list) and not attribute.metadata["many"]:
         texts = [",".join(texts)]
     return _parse(attribute, texts, place)
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    try:
-        with open(os.fspath(path), "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is no TOML: {error}") from None

@@ -232,13 +232,15 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     except HostKeyError as error:
         raise SettingsError(f"--host-key-dir: {error}") from None
     counters = Counters()
+    spool = Spool.make(
+        settings.spool_dir,
+        settings.spool_sync,
+        Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
+    )
+    spool.threads = in_thread
     accounts = Accounts(
         settings=settings,
-        spool=Spool.make(
-            settings.spool_dir,
-            settings.spool_sync,
-            Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
-        ),
+        spool=spool,
         clock=reactor,
         now=time.time,
         in_thread=in_thread,
@@ -270,6 +272,9 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     for text in settings.endpoint:
         try:
             endpoint = serverFromString(reactor, text)
+        except (IndexError, AttributeError):
+            # `systemd:` looks the socket up at once, and the family among the names of `socket`.
+            raise SettingsError(f"--endpoint: {text!r}: no such socket was handed over") from None
         except (ValueError, TypeError, KeyError) as error:
             raise SettingsError(f"--endpoint: {text!r} is no endpoint: {error}") from None
         Listener(endpoint, factory, text).setServiceParent(service)

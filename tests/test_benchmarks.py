@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as every
-from benchmarks import catalog, mirror_memory, raw, transport
+from benchmarks import catalog, mirror_memory, raw, transfer, transport
 from benchmarks.clients import expect, quoted
 from benchmarks.fit import NoPlot, fit, need_matplotlib
 from benchmarks.libraries import copy_of, put_file
@@ -397,7 +397,7 @@ def test_options_of_no_measure_are_refused(
 
 
 def test_every_measure_is_there() -> None:
-    there = {catalog.__name__, mirror_memory.__name__, transport.__name__}
+    there = {module.__name__ for module in (catalog, mirror_memory, transfer, transport)}
     assert set(every.MEASURES.values()) == there
 
 

@@ -209,6 +209,37 @@ def test_a_stopped_container_has_time_to_bring_uploads_in(name: str) -> None:
     assert int(grace.removesuffix("s")) > settings.Settings().stop_timeout
 
 
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
+def test_a_compose_file_leaves_the_service_nothing_to_gain(path: Path) -> None:
+    """A root file system that cannot be written to, no capability, no way to any."""
+    service = ("services", "immich-sftp")
+    found = [(key[2:], value) for key, value in entries(path.read_text()) if key[:2] == service]
+    for expected in (
+        (("read_only",), "true"),
+        (("cap_drop", "-"), "ALL"),
+        (("security_opt", "-"), "no-new-privileges:true"),
+        (("ulimits", "core"), "0"),
+    ):
+        assert expected in found
+    [tmpfs] = [value for key, value in found if key == ("tmpfs", "-")]
+    assert {"noexec", "nosuid", "nodev"} <= set(tmpfs.partition(":")[2].split(","))
+    names = {key[0] for key, _ in found if key}
+    assert not names & {"privileged", "cap_add", "user", "devices", "network_mode", "pid"}
+
+
+def test_the_compose_file_with_a_secret_in_it_says_what_the_service_understands() -> None:
+    """The commented lines, taken in place of the variable as the comment says."""
+    text = (ROOT / "compose.standalone.yaml").read_text()
+    text = re.sub(r"^ +IMMICH_HOST: .*\n", "", text, flags=re.MULTILINE)
+    assert text.count("# secret: ") == 6
+    text = text.replace("# secret: ", "", 1).replace("# secret: ", "")
+    found = dict(entries(text))
+    service = ("services", "immich-sftp")
+    name = found[(*service, "secrets", "-")]
+    assert found[(*service, "environment", "IMMICH_HOST_FILE")] == f"/run/secrets/{name}"
+    assert ("secrets", name, "file") in found
+
+
 def test_readme_names_every_compose_file() -> None:
     named = set(re.findall(r"compose[.\w-]*\.yaml", README))
     # The first one is what docker compose takes by itself.

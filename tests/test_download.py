@@ -675,3 +675,65 @@ def test_any_reads_over_any_streams_give_the_files_bytes(data: st.DataObject) ->
     reader.close()
     assert clock.getDelayedCalls() == []
     assert source.live == []
+
+
+def test_a_client_that_stops_taking_gets_not_even_what_is_here_already(
+    source: Source, reader: Reader
+) -> None:
+    reads = [reader.read(0, 64 * KIB) for _ in range(20)]
+    got: list[bytes] = []
+
+    def take(data: bytes) -> None:
+        got.append(data)
+        if len(got) == 3:
+            reader.pause()
+
+    for each in reads:
+        assert isinstance(each, Deferred)
+        each.addCallback(take)
+    source.streams[0].push(64 * KIB)
+    assert len(got) == 3
+    assert source.streams[0].paused
+    reader.resume()
+    assert got == [CONTENT[: 64 * KIB]] * 20
+
+
+def take_at(reader: Reader, source: Source, clock: Clock, rate: int, seconds: float) -> int:
+    """Read in order at a rate in bytes a second; the most that was kept meanwhile."""
+    step, at, most = 16 * KIB, 0, 0
+    while clock.seconds() < seconds:
+        got = reader.read(at, step)
+        while waits(got):
+            source.live[-1].push(64 * KIB)
+        at += len(answer(got))
+        while source.live and source.live[-1].flows and source.live[-1].at < reader.size:
+            source.live[-1].push(64 * KIB)
+        most = max(most, reader.buffered)
+        clock.advance(step / rate)
+    return most
+
+
+@pytest.mark.parametrize(
+    ("rate", "patience", "least", "most"),
+    [
+        # A slow client holds little, also where Immich takes its time.
+        (1_000_000, 0.002, 0, 256 * KIB),
+        (1_000_000, 0.1, 0, 330 * KIB),
+        # A fast one may have as much as covers what Immich needs to answer, up to a bound.
+        (20_000_000, 0.05, 1_400 * KIB, 2_200 * KIB),
+        (20_000_000, 5.0, 3_500 * KIB, 4_300 * KIB),
+    ],
+)
+def test_what_is_read_ahead_follows_the_clients_rate_and_immichs_patience(
+    clock: Clock, rate: int, patience: float, least: int, most: int
+) -> None:
+    source = Source(CONTENT * 20)
+    source.hold = []
+    reader = Reader(source.open, len(source.content), clock)
+    first = reader.read(0, 10)
+    clock.advance(patience)
+    source.hold.pop().callback(None)
+    source.streams[0].push(64 * KIB)
+    assert len(answer(first)) == 10
+    kept = take_at(reader, source, clock, rate, clock.seconds() + 2)
+    assert least <= kept - reader.behind <= most

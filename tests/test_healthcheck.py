@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,22 @@ def test_a_service_that_greets_is_healthy(
     monkeypatch.setenv(healthcheck.VARIABLE, serve(b"SSH-2.0-immich-conch\r\n"))
     assert healthcheck.main([]) == 0
     assert capsys.readouterr().out == "SSH-2.0-immich-conch\n"
+
+
+def test_an_endpoint_that_lies_in_a_file_is_asked(
+    serve: Callable[[bytes], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "endpoint"
+    place.write_text(serve(b"SSH-2.0-immich-conch\r\n") + "\ntcp6:2222\n")
+    monkeypatch.delenv(healthcheck.VARIABLE, raising=False)
+    monkeypatch.setenv(healthcheck.VARIABLE + "_FILE", str(place))
+    assert healthcheck.main([]) == 0
+    monkeypatch.setenv(healthcheck.VARIABLE + "_FILE", str(tmp_path / "none"))
+    assert healthcheck.main([]) == 1
+    assert "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n"])

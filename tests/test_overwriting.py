@@ -223,10 +223,10 @@ class Full:
         import errno
         import os
 
-        def pwrite(fd: int, data: bytes, offset: int) -> int:
+        def pwritev(fd: int, pieces: object, offset: int) -> int:
             raise OSError(errno.ENOSPC, "full")
 
-        monkeypatch.setattr(os, "pwrite", pwrite)
+        monkeypatch.setattr(os, "pwritev", pwritev)
 
 
 @pytest.mark.parametrize("reopened", [False, True])

@@ -10,6 +10,7 @@ import pytest
 
 from immich_conch.errors import SettingsError
 from immich_conch.settings import Settings, environment_name, fields, load
+from immich_conch.sources import VALUE_BYTES
 
 HOST = {"IMMICH_HOST": "http://immich:2283"}
 
@@ -142,3 +143,114 @@ def test_what_may_stand_between_folders(text: str) -> None:
 def test_what_names_are_shown_with_may_not_stand_between_folders(text: str) -> None:
     with pytest.raises(SettingsError, match="--album-separator"):
         load({"album_separator": text}, HOST)
+
+
+# -- values in files: X_FILE -----------------------------------------------------------------------
+
+
+def held(tmp_path: Path, data: bytes | str) -> str:
+    """The path of a file that holds this."""
+    file = tmp_path / "value"
+    file.write_bytes(data.encode() if isinstance(data, str) else data)
+    return str(file)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_a_value_may_lie_in_a_file_as_docker_hands_over_secrets(tmp_path: Path, end: str) -> None:
+    place = held(tmp_path, f"http://immich:2283{end}")
+    assert load({}, {"IMMICH_HOST_FILE": place}).immich_host == "http://immich:2283"
+    # An empty IMMICH_HOST is how compose files say "not set", and so is an empty file's name.
+    found = load({}, {"IMMICH_HOST_FILE": place, "IMMICH_HOST": "", "TZ_FILE": ""})
+    assert found.immich_host == "http://immich:2283"
+
+
+def test_an_option_beats_a_value_in_a_file_and_that_beats_the_toml_file(tmp_path: Path) -> None:
+    config = tmp_path / "conch.toml"
+    config.write_text("settle = 1\nfreshness = 1.5\n")
+    environment = {
+        **HOST,
+        "IMMICH_CONCH_CONFIG": str(config),
+        "IMMICH_CONCH_SETTLE_FILE": held(tmp_path, "2\n"),
+    }
+    assert load({}, environment).settle == 2
+    assert load({}, environment).freshness == 1.5
+    assert load({"settle": "3"}, environment).settle == 3
+
+
+def test_a_list_in_a_file_has_an_item_on_each_line(tmp_path: Path) -> None:
+    place = held(tmp_path, "tcp:22\ntcp6:22\n")
+    assert load({}, {**HOST, "IMMICH_CONCH_ENDPOINT_FILE": place}).endpoint == ("tcp:22", "tcp6:22")
+    place = held(tmp_path, "*.x\n*.y, *.z\n")
+    found = load({}, {**HOST, "IMMICH_CONCH_TEMPORARY_FILE": place})
+    assert found.temporary == ("*.x", "*.y", "*.z")
+
+
+@pytest.mark.parametrize("field", list(fields()), ids=lambda field: field.name)
+def test_every_variable_has_a_twin_that_names_a_file(field: Any) -> None:
+    """And no twin is a variable with a meaning of its own."""
+    twin = environment_name(field) + "_FILE"
+    assert twin not in {environment_name(other) for other in fields()}
+    with pytest.raises(SettingsError, match=f"^{twin}: /nowhere/value cannot be read: "):
+        load({}, {twin: "/nowhere/value"})
+
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.mark.parametrize(
+    ("variable", "data", "reason"),
+    [
+        ("IMMICH_CONCH_SETTLE", SECRET, "is not what IMMICH_CONCH_SETTLE may be"),
+        ("IMMICH_HOST", SECRET, "is not what IMMICH_HOST may be"),
+        ("TZ", SECRET, "is not what TZ may be"),
+        ("IMMICH_CONCH_VIEWS", SECRET, "is not what IMMICH_CONCH_VIEWS may be"),
+        ("IMMICH_CONCH_SPOOL_DIR", SECRET + "\0", "is not what IMMICH_CONCH_SPOOL_DIR may be"),
+        ("IMMICH_CONCH_SPOOL_DIR", b"\xff" + SECRET.encode(), "is no text in UTF-8"),
+        ("IMMICH_CONCH_SPOOL_DIR", SECRET * VALUE_BYTES, "holds more than 64 KiB"),
+    ],
+)
+def test_what_a_file_holds_is_in_no_error(
+    tmp_path: Path, variable: str, data: bytes | str, reason: str
+) -> None:
+    """It may be the wrong file, with something secret in it."""
+    with pytest.raises(SettingsError) as caught:
+        load({}, {f"{variable}_FILE": held(tmp_path, data)})
+    assert str(caught.value).startswith(f"{variable}_FILE: ")
+    assert reason in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_and_a_file_with_it_are_one_too_many(tmp_path: Path) -> None:
+    place = held(tmp_path, "http://immich:2283")
+    with pytest.raises(SettingsError, match=r"^IMMICH_HOST_FILE: IMMICH_HOST is set as well"):
+        load({}, {**HOST, "IMMICH_HOST_FILE": place})
+    # An empty separator is a value.
+    with pytest.raises(SettingsError, match=r"_SEPARATOR is set as well"):
+        load(
+            {},
+            {
+                **HOST,
+                "IMMICH_CONCH_ALBUM_SEPARATOR": "",
+                "IMMICH_CONCH_ALBUM_SEPARATOR_FILE": place,
+            },
+        )
+
+
+def test_a_twin_of_nothing_and_a_directory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^IMMICH_CONCH_SETTEL_FILE: there is no such setting"):
+        load({}, {**HOST, "IMMICH_CONCH_SETTEL_FILE": "x"})
+    with pytest.raises(SettingsError, match=r"cannot be read: Is a directory"):
+        load({}, {**HOST, "IMMICH_CONCH_SETTLE_FILE": str(tmp_path)})
+
+
+def test_a_nul_in_a_setting_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "conch.toml"
+    file.write_text('spool-dir = "a\\u0000b"')
+    with pytest.raises(SettingsError, match="spool-dir: holds a NUL character"):
+        load({}, HOST, str(file))
+
+
+def test_no_setting_is_a_secret_for_options_are_seen_by_everybody_in_ps() -> None:
+    """What is secret lies in files, and a setting names the file."""
+    assert [field.name for field in fields() if not field.repr] == []

@@ -840,3 +840,40 @@ def test_every_framed_request_has_exactly_one_answer(
     assert peer.channel.taken == peer.sent
     peer.server.readConnectionLost()
     assert peer.channel.closed
+
+
+class Pausing:
+    """A file that notes when it is to pause."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def readChunk(self, offset: int, length: int) -> bytes:
+        return bytes(length)
+
+    def pause(self) -> None:
+        self.steps.append("pause")
+
+    def resume(self) -> None:
+        self.steps.append("resume")
+
+    def abort(self) -> None:
+        self.steps.append("abort")
+
+
+def test_trap_10_files_pause_while_the_client_takes_nothing() -> None:
+    peer = Peer.greeted(photo=bytes(100))
+    handle = peer.open()
+    file = Pausing()
+    next(iter(peer.server._handles.values())).target = file
+    peer.channel.buffered = READ_MARK_BYTES
+    peer.read(handle, 0, 10)
+    assert file.steps == []
+    peer.channel.drain(READ_MARK_BYTES + 1)
+    assert file.steps == ["pause"]
+    peer.channel.drain(READ_MARK_BYTES // 2 + 1)
+    assert file.steps == ["pause"]
+    peer.channel.drain(READ_MARK_BYTES // 2)
+    assert file.steps == ["pause", "resume"]
+    peer.channel.drain(READ_MARK_BYTES // 4)
+    assert file.steps == ["pause", "resume"]

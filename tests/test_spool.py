@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -185,7 +185,7 @@ def test_a_wild_offset_is_refused(tmp_path: Path, wild: int) -> None:
 
 def _act(name: str, spool: Spool, file: SpoolFile) -> None:
     {
-        "pwrite": lambda: file.write(0, b"x"),
+        "pwritev": lambda: file.write(0, b"x"),
         "ftruncate": lambda: file.truncate(10),
         "fsync": lambda: _seal(spool, file),
         "open": lambda: spool.create("u", {}),
@@ -193,7 +193,7 @@ def _act(name: str, spool: Spool, file: SpoolFile) -> None:
     }[name]()
 
 
-@pytest.mark.parametrize("name", ["pwrite", "ftruncate", "fsync", "open", "replace"])
+@pytest.mark.parametrize("name", ["pwritev", "ftruncate", "fsync", "open", "replace"])
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, Refused)]
 )
@@ -293,3 +293,30 @@ def _bare(state: State) -> Upload:
     file = SpoolFile("id", "/nowhere", -1)
     lease = Lease(None, None, lambda _: None)  # type: ignore[arg-type]
     return Upload("album", "a.jpg", lease, file, 0.0, state=state)
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000, 10**6])
+def test_pieces_are_written_whole_however_little_the_disk_takes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    real = os.pwrite
+    calls: list[int] = []
+
+    def pwritev(fd: int, pieces: Sequence[memoryview], offset: int) -> int:
+        calls.append(len(pieces))
+        return real(fd, b"".join(pieces)[:most], offset)
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        return real(fd, data[:most], offset)
+
+    file = Spool.make(os.fspath(tmp_path)).create("u", {})
+    data = bytes(number % 251 for number in range(3000))
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    file.write_pieces(0, [memoryview(data)[at : at + 100] for at in range(0, 3000, 100)])
+    assert file.read(0, 4000) == data
+    assert file.sha1() == hashlib.sha1(data).digest()
+    # The system takes no more than 1,024 at once.
+    file.write_pieces(3000, [memoryview(data)[at : at + 1] for at in range(3000)])
+    assert file.read(3000, 4000) == data
+    assert max(calls) <= 1024

@@ -16,7 +16,12 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
 from zope.interface import implementer
 
-from immich_conch.ssh.session import CHANNEL_PACKET_BYTES, WINDOW_BYTES, Connection
+from immich_conch.ssh.session import (
+    CHANNEL_PACKET_BYTES,
+    FURTHER_WINDOW_BYTES,
+    WINDOW_BYTES,
+    Connection,
+)
 from immich_conch.ssh.wire import PacketError
 
 STALE = [
@@ -203,7 +208,13 @@ def test_only_sessions_are_opened_and_only_so_many() -> None:
     wire.open(0)
     assert wire.kinds()[-1] == numbers.MSG_CHANNEL_OPEN_CONFIRMATION
     numbers_in = struct.unpack("!4L", wire.sent[-1][1])
-    assert numbers_in == (77, 2, WINDOW_BYTES, CHANNEL_PACKET_BYTES)
+    # The first has the large window, the others what is enough for little things.
+    assert numbers_in == (77, 2, FURTHER_WINDOW_BYTES, CHANNEL_PACKET_BYTES)
+    wire.get(numbers.MSG_CHANNEL_CLOSE, channel=1)
+    wire.get(numbers.MSG_CHANNEL_CLOSE, channel=2)
+    wire.open(0)
+    numbers_in = struct.unpack("!4L", wire.sent[-1][1])
+    assert numbers_in == (77, 3, WINDOW_BYTES, CHANNEL_PACKET_BYTES)
 
 
 def test_trap_10_output_waits_for_the_peers_window_in_order_and_counted() -> None:

@@ -287,3 +287,15 @@ async def test_one_folder_made_by_two_at_once_is_made_once(tmp_path: Path) -> No
         await first
         await raises(AlreadyExists, second)
         assert list(await one.ls("/")) == ["Rome"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_holds_a_library_is_named_in_a_few_words(tmp_path: Path) -> None:
+    """A log line or a traceback with one of these would otherwise write the whole library out."""
+    async with rig(tmp_path, VERSIONS[0]) as r:
+        r.album("Trip", *(r.asset(f"{number}.jpg") for number in range(50)))
+        session = await r.session()
+        await session.ls("/Trip")
+        server = session.sftp
+        for thing in (server, server.tree, server.tree.catalog, server.uploads, r.accounts):
+            assert len(repr(thing)) < 2000

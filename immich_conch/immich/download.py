@@ -19,7 +19,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from zope.interface import implementer
 
 from immich_conch.errors import BadAnswer, Refused, Unreachable
-from immich_conch.immich.http import Silence, header, kill
+from immich_conch.immich.http import Silence, header, kill, read_more_at_once
 from immich_conch.immich.interfaces import IDownload
 
 _RANGE = re.compile(rb"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
@@ -130,6 +130,7 @@ class Download(Protocol):
 
     def connectionMade(self) -> None:
         """The body is ours now."""
+        read_more_at_once(self.transport)
         if self._done is not None and not self._paused:
             self._silence.heard()
 

@@ -52,6 +52,9 @@ T = TypeVar("T")
 Threads = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a function away from the reactor's thread."""
 
+READ_BYTES = 2**18
+"""What is read of an original at once; Twisted's own are 64 KiB."""
+
 _PASSING = frozenset({502, 503, 504})
 _TIMED_OUT = "Immich did not answer in time."
 
@@ -127,13 +130,27 @@ class Whole:
         """All of it is in the transport's buffer already."""
 
 
+def _raw(transport: Any) -> Any:
+    return getattr(transport, "_producer", None)
+
+
+def read_more_at_once(transport: Any) -> None:
+    """Read a large body in pieces of READ_BYTES, where there is a plain TCP connection below.
+
+    The price of a piece is its way through the event loop and the HTTP parser.
+    """
+    raw = _raw(transport)
+    if hasattr(raw, "bufferSize"):
+        raw.bufferSize = READ_BYTES
+
+
 def kill(transport: Any) -> None:
     """Close a response's connection at once.
 
     The transport that a body's protocol gets is a proxy without `abortConnection`; its
     `stopProducing` is a polite close, after which TLS reads on until the peer agrees.
     """
-    raw: Any = getattr(transport, "_producer", None)
+    raw = _raw(transport)
     if hasattr(raw, "abortConnection"):
         raw.abortConnection()
     elif transport is not None:

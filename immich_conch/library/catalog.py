@@ -53,7 +53,7 @@ class _Change:
         return result
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Catalog:
     """The albums and assets that one credential sees.
 

@@ -27,7 +27,7 @@ _FATES = {
 }
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Files(Relocation):
     """What a session may do to committed files."""
 

@@ -33,7 +33,7 @@ VERSION_CONTROL = frozenset((".bzr", ".git", ".hg", ".svn"))
 FOLDERS = ("folders",)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Folders(Lookup):
     """What a session may do to folders, and which of them take files."""
 

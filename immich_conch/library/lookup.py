@@ -54,7 +54,7 @@ CHANGING_PERMISSIONS = (
 )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Lookup:
     """One session's view of its user's library, to look at.
 

@@ -38,7 +38,7 @@ CREATED_REQUESTS = 8
 
 
 @implementer(ISource)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Mirror:
     """ISource over the sync stream.  `clock.seconds()` measures; `freshness` is in seconds.
 

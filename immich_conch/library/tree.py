@@ -16,7 +16,7 @@ from immich_conch.library.nodes import FOLDER_NODES, FileNode, PendingNode, asse
 from immich_conch.library.paths import Path
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tree(Files):
     """One session's view of its user's library, as `Lookup` says."""
 

@@ -22,7 +22,7 @@ from immich_conch.library.views import Views
 LOOKALIKE = "\uff20"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Names(AlbumNames):
     """Names of albums that no view has."""
 
@@ -38,7 +38,7 @@ class _Names(AlbumNames):
         return known
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ViewCatalog(Catalog):
     """A Catalog with the views of its credential."""
 

@@ -52,7 +52,7 @@ NOWHERE = Branch("", "")
 PAGE = 1000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ViewTree(Tree):
     """A Tree whose catalog has views."""
 
@@ -288,7 +288,7 @@ class ViewTree(Tree):
         return await self.immich.albums_of(asset.id)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Pages:
     """A folder's files, as they come in; those in `waiting` were shown as uploads."""
 

@@ -49,7 +49,7 @@ SIZE_REQUESTS = 8
 _SHOWN = ("timeline", "archive")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Views:
     """The views of one credential; `on` are the words of `relations.VIEWS`."""
 

@@ -100,7 +100,7 @@ def line(digest: bytes, name: bytes) -> bytes:
     return mark + digest.hex().encode() + b"  " + escaped + b"\n"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Commands:
     """What one connection of a user may run; `slots` are shared by all of that user."""
 

@@ -40,7 +40,8 @@ MAX_TRANSFER_BYTES = 2**24
 OpenSSH's client keeps 64 requests of 261,120 bytes under way, rclone 64 of 32 KiB."""
 
 READ_MARK_BYTES = 2**20
-"""With this much waiting for the client no file is read (trap 10)."""
+"""With this much waiting for the client no file is read (trap 10), and what was asked of files
+before is not answered until half of it has gone."""
 
 PARSE_MARK_BYTES = 2**21
 """With this much waiting, say because a client never reads, no request is even looked at."""
@@ -63,6 +64,7 @@ class Engine:
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._consumed = 0
+        self._paused = False
         self._closing = False
         self._lost = False
 
@@ -262,6 +264,21 @@ class Engine:
             self.transport.consumed(consumed)
         if out:
             self.transport.writeSequence(out)
+        self._let_flow()
+
+    def _let_flow(self) -> None:
+        """Stop the files that are being read while the client does not take what it asked for."""
+        waiting = self.transport.buffered
+        if self._paused:
+            if waiting > READ_MARK_BYTES // 2:
+                return
+        elif waiting <= READ_MARK_BYTES:
+            return
+        self._paused = not self._paused
+        for handle in list(self._handles.values()):
+            steer = getattr(handle.target, "pause" if self._paused else "resume", None)
+            if steer is not None:
+                steer()
 
 
 async def _rest(work: Coroutine[Any, Any, Any], waits_for: Any) -> Any:

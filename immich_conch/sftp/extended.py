@@ -29,7 +29,7 @@ HOME = b"/"
 _SELF = ("", "apikey", "immich")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Extended:
     """The extensions of one session."""
 

@@ -62,6 +62,14 @@ class AssetHandle:
         """WRITE to a file that was opened for reading."""
         raise Denied("The file was opened for reading only.")
 
+    def pause(self) -> None:
+        """The client does not take what it has asked for."""
+        self.reader.pause()
+
+    def resume(self) -> None:
+        """The client takes its answers again."""
+        self.reader.resume()
+
     def getAttrs(self) -> Attrs:
         """FSTAT."""
         return attributes(self.info)
@@ -136,7 +144,11 @@ class UploadHandle:
 
     def writeChunk(self, offset: int, data: bytes | memoryview) -> None:
         """WRITE.  Under APPEND the offset is ignored: `curl -a` sends 0 (CLIENTS.md)."""
-        self.upload.write(self.upload.size if self.append else offset, data)
+        self.writePieces(offset, (memoryview(data),))
+
+    def writePieces(self, offset: int, pieces: Sequence[memoryview]) -> None:
+        """WRITE of pieces that follow each other, without joining them."""
+        self.upload.write_pieces(self.upload.size if self.append else offset, pieces)
 
     def getAttrs(self) -> Attrs:
         """FSTAT."""

@@ -66,7 +66,7 @@ ALGORITHMS: dict[str, Callable[[], Any]] = {
 }
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Hashes:
     """Hashes of what one session sees; also opens files as sources for copies."""
 

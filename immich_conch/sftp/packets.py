@@ -34,6 +34,7 @@ from immich_conch.errors import Malformed, Unsupported
 from immich_conch.sftp import wire
 from immich_conch.sftp.engine import HANDLE_BYTES, READ_MARK_BYTES, Engine
 from immich_conch.sftp.holdings import Holdings
+from immich_conch.sftp.input import Input, Pieces
 from immich_conch.sftp.ordering import Answer, Handle, Request
 from immich_conch.sftp.requests import BUILDERS, file_of, no_such_handle, ok
 
@@ -59,6 +60,7 @@ _WRITE = struct.Struct("!LL8sQL")
 _STAT = struct.Struct("!LL")
 _STATS = (FXP_STAT, FXP_LSTAT)
 _LEAST_BYTES = 5  # a type and an id
+_HEAD_BYTES = 5 + _WRITE.size  # what of a packet is joined before it is looked at
 
 
 @implementer(IHalfCloseableProtocol)
@@ -80,8 +82,9 @@ class FileTransferServer(Engine, _Server):
         Engine.__init__(self, holdings)
         self.avatar = avatar
         self.client = client
-        self._input: bytes | bytearray = b""
-        self._at = 0
+        self._input = Input()
+        #: How much must be there before there is anything to do.
+        self._due = 0
         self._greeted = False
         self._busy = False
         self._input_ended = False
@@ -92,22 +95,17 @@ class FileTransferServer(Engine, _Server):
         """Learn of room for answers."""
         self.transport.on_drain(self._advance)
 
-    def dataReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes | memoryview) -> None:
         """Take bytes of the channel; they count as consumed once their request is dealt with."""
         if self._closing or self._lost:
             self.transport.consumed(len(data))
             return
-        if self._at == len(self._input):
-            self._input = data
-        elif isinstance(self._input, bytearray):
-            del self._input[: self._at]
-            self._input += data
-        else:
-            joined = bytearray(memoryview(self._input)[self._at :])
-            joined += data
-            self._input = joined
-        self._at = 0
-        self._advance()
+        self._input.feed(data)
+        if self._input.size >= self._due:
+            self._advance()
+
+    #: The channel hands over what it has decrypted, without a copy.
+    pieceReceived = dataReceived
 
     def readConnectionLost(self) -> None:
         """The client sends no more: close when everything is answered."""
@@ -122,7 +120,7 @@ class FileTransferServer(Engine, _Server):
         if self._lost:
             return
         self._lost = True
-        self._input, self._at = b"", 0
+        self._input.clear()
         self._ready.extend(self._held)
         self._held.clear()
         self._out.clear()
@@ -164,27 +162,34 @@ class FileTransferServer(Engine, _Server):
 
     def _parse(self) -> bool:
         """Take the next packet if it is there whole and there is room for it."""
-        data, at = self._input, self._at
-        there = len(data) - at
-        if there < 4 or self._closing or self._lost:
+        source = self._input
+        if source.size < 4 or self._closing or self._lost:
             return False
+        source.gather(_HEAD_BYTES)
+        data, at = source.data, source.at
         (length,) = _UINT32.unpack_from(data, at)
         if length < _LEAST_BYTES or length > MAX_PACKET_BYTES:
             self._close_channel(f"a packet of {length} bytes")
             return False
-        if there < 4 + length or not self._has_room():
+        self._due = 4 + length
+        if source.size < 4 + length or not self._has_room():
             return False
-        self._at = end = at + 4 + length
+        self._due = 0
         self._consumed += 4 + length
         kind = data[at + 4]
-        if not self._greeted:
-            self._greet(kind, bytes(data[at + 5 : end]))
-        elif kind == FXP_READ and length > _READ.size:
-            self._read(*_READ.unpack_from(data, at + 5))
-        elif kind == FXP_WRITE and length > _WRITE.size:
-            self._write(data, at + 5, end)
-        elif kind not in _STATS or not self._stat(data, at + 5, end):
-            self._take(kind, bytes(data[at + 5 : end]))
+        if kind == FXP_WRITE and length > _WRITE.size and self._greeted:
+            self._write(length)
+        else:
+            source.gather(4 + length)
+            data, at = source.data, source.at + 5
+            end = at + length - 1
+            source.skip(4 + length)
+            if not self._greeted:
+                self._greet(kind, bytes(data[at:end]))
+            elif kind == FXP_READ and length > _READ.size:
+                self._read(*_READ.unpack_from(data, at))
+            elif kind not in _STATS or not self._stat(data, at, end):
+                self._take(kind, bytes(data[at:end]))
         if self._out_bytes >= _FLUSH_BYTES:
             self._flush()
         return True
@@ -225,7 +230,7 @@ class FileTransferServer(Engine, _Server):
             return
         self._submit(request)
 
-    def _stat(self, data: bytes | bytearray, at: int, end: int) -> bool:
+    def _stat(self, data: memoryview, at: int, end: int) -> bool:
         """Answer a STAT or LSTAT of what is known, where nothing before it is still under way."""
         glance = getattr(self.client, "glance", None)
         if glance is None or not self._order.idle or end - at < _STAT.size:
@@ -273,22 +278,28 @@ class FileTransferServer(Engine, _Server):
         else:
             self._submit(request)
 
-    def _write(self, data: bytes | bytearray, at: int, end: int) -> None:
-        number, size, handle_id, offset, length = _WRITE.unpack_from(data, at)
-        start = at + _WRITE.size
-        if size != HANDLE_BYTES or start + length > end:
-            self._take(FXP_WRITE, bytes(data[at:end]))
+    def _write(self, packet: int) -> None:
+        """Take a WRITE of `packet` bytes, of which the fields before the data lie in one piece."""
+        source = self._input
+        number, size, handle_id, offset, length = _WRITE.unpack_from(source.data, source.at + 5)
+        left = packet - 1 - _WRITE.size
+        if size != HANDLE_BYTES or length > left:
+            source.skip(5)
+            self._take(FXP_WRITE, b"".join(source.take(packet - 1)))
             return
+        source.skip(5 + _WRITE.size)
+        content = source.take(length)
+        if length < left:
+            source.take(left - length)
         handle = self._handles.get(handle_id)
         if handle is None or handle.closing or handle.is_directory:
             self._send_error(number, _why_not(handle))
             return
-        with memoryview(data) as view:
-            content = bytes(view[start : start + length])
+        target = handle.target
         idle = handle.idle
         if idle:
             try:
-                result = handle.target.writeChunk(offset, content)
+                result = _put(target, offset, content)
             except Exception as error:
                 self._send_error(number, error)
                 return
@@ -296,11 +307,11 @@ class FileTransferServer(Engine, _Server):
                 self._send(ok(number))
                 return
         # The window stays closed by as much as is not written yet (trap 11).
-        cost = end - at + 5
+        cost = packet + 4
         self._consumed -= cost
         request = Request(
             number,
-            lambda: handle.target.writeChunk(offset, content),
+            lambda: _put(target, offset, content),
             lambda _: ok(number),
             handles=(handle,),
             is_data=True,
@@ -322,6 +333,14 @@ def _why_not(handle: Handle | None) -> SFTPError:
     except SFTPError as error:
         return error
     raise AssertionError("nothing is wrong with this handle")
+
+
+def _put(target: Any, offset: int, content: Pieces) -> Any:
+    """Write pieces that follow each other; only our own files know how to take them as they are."""
+    write = getattr(target, "writePieces", None)
+    if write is not None:
+        return write(offset, content)
+    return target.writeChunk(offset, b"".join(content))
 
 
 def _data_answer(number: int, data: bytes) -> Answer:

@@ -110,7 +110,7 @@ def _served(
 
 
 @implementer(ISFTPServer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class SFTPServer:
     """One channel's view of one user's library.
 

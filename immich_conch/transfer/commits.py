@@ -57,7 +57,7 @@ class Threads(Protocol):
     def __call__(self, work: Callable[[], T], /) -> Awaitable[T]: ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Commits:
     """The half of a user's uploads that talks to the spool, the clock and Immich.
 

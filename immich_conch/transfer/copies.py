@@ -48,7 +48,7 @@ class Source:
         return data
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Copies(Upkeep):
     """The half of a user's uploads that gets its bytes from here."""
 

@@ -24,8 +24,15 @@ from immich_conch.errors import BadAnswer, ConchError, NotFound, Refused, Unreac
 from immich_conch.immich.interfaces import IDownload
 from immich_conch.transfer.window import Window
 
-WINDOW = 4 * 1024 * 1024
-"""Bytes read ahead for one open file; a quarter of what OpenSSH itself asks for at once."""
+WINDOW = 8 * 1024 * 1024
+LEAST_WINDOW = 256 * 1024
+"""Bytes read ahead for one open file, at most and at least.  In between it is what the client
+takes in twice the time that Immich needs to answer: so much hides a new request's pause, and a
+client that reads slowly holds no more than it has use for.  What the system keeps of a paused
+connection comes on top."""
+
+RATE_SECONDS = 0.25
+"""Seconds over which a client's rate is measured."""
 
 LOOK_BEHIND = 1024 * 1024
 """Bytes kept behind the furthest read, for clients that ask again or a little out of order."""
@@ -117,16 +124,16 @@ class Reader:
         return wanted.answer
 
     def pause(self) -> None:
-        """Let nothing arrive until `resume`, because the client does not take what it asked for."""
+        """Answer nothing more until `resume`, because the client does not take its answers."""
         self.paused = True
         for stream in list(self._streams):
             stream.steer()
 
     def resume(self) -> None:
-        """Let it flow again."""
+        """Go on; what has arrived is answered at once."""
         self.paused = False
         for stream in list(self._streams):
-            stream.steer()
+            stream.go_on()
 
     def close(self) -> None:
         """Abort the streams; reads that wait fail with NotFound, as do all later ones."""
@@ -207,6 +214,11 @@ class _Stream:
         self._breaks = 0
         self._progress = 0
         self._stopped = False
+        self._least = min(LEAST_WINDOW // MAX_STREAMS, reader.ahead)
+        self._ahead = self._least  # what is read ahead, as far as the client's rate is known
+        self._patience = 0.0  # seconds that Immich took to answer
+        self._rate_since = 0.0
+        self._rate_from = offset
 
     def reaches(self, offset: int) -> bool:
         """Whether a read there should wait for this stream rather than open another."""
@@ -218,6 +230,7 @@ class _Stream:
         data = self.window.get(offset, end)
         if end > self._cursor:
             self._cursor = end
+            self._measure()
             self._trim()
             if self._paused:
                 self.steer()
@@ -243,6 +256,11 @@ class _Stream:
         self.window.trim(self.window.end)
         return waiting
 
+    def go_on(self) -> None:
+        """Answer what may be answered again, and let it flow."""
+        if not self._stopped:
+            self._answer()
+
     def steer(self) -> None:
         """Start, pause or resume the flow as the waiting reads and the window want it."""
         if self._stopped or self.window.end >= self.reader.size:
@@ -253,10 +271,10 @@ class _Stream:
             return
         ahead = self.window.end - self._cursor
         if self._paused:
-            if not self.reader.paused and (self.waiting or ahead <= self.reader.ahead // 2):
+            if not self.reader.paused and (self.waiting or ahead <= self._ahead // 2):
                 self._paused = False
                 download.resume()
-        elif self.reader.paused or (not self.waiting and ahead >= self.reader.ahead):
+        elif self.reader.paused or (not self.waiting and ahead >= self._ahead):
             self._paused = True
             download.pause()
 
@@ -275,8 +293,19 @@ class _Stream:
         self._retry = None
         self._start()
 
+    def _measure(self) -> None:
+        """Size what is read ahead by what the client takes and how long Immich takes."""
+        clock = self.reader.clock.seconds()
+        took = clock - self._rate_since
+        if took < RATE_SECONDS:
+            return
+        rate = max(0, self._cursor - self._rate_from) / took
+        self._rate_since, self._rate_from = clock, self._cursor
+        self._ahead = max(self._least, min(self.reader.ahead, int(2 * rate * self._patience)))
+
     async def _open(self) -> None:
         wanted = self.window.end
+        asked = self.reader.clock.seconds()
         try:
             download = await self.reader.open(wanted, self.reader.etag)
         except Exception as error:
@@ -291,6 +320,9 @@ class _Stream:
         if self._stopped:
             download.abort()
         else:
+            self._rate_since = self.reader.clock.seconds()
+            self._rate_from = self._cursor
+            self._patience = self._rate_since - asked
             self._opened(download, wanted)
 
     def _opened(self, download: IDownload, wanted: int) -> None:
@@ -377,13 +409,14 @@ class _Stream:
 
     def _answer(self) -> None:
         """Answer the reads whose bytes are here.  A caller may read, cancel or close meanwhile."""
-        while self.waiting and self.waiting[0].end <= self.window.end:
+        while self.waiting and self.waiting[0].end <= self.window.end and not self.reader.paused:
             wanted = self.waiting.pop(0)
             data = self.window.get(wanted.offset, wanted.end)
             self._cursor = max(self._cursor, wanted.end)
             wanted.answer.callback(data)
         if self._stopped:
             return
+        self._measure()
         self._trim()
         self.steer()
         if not self.waiting:

@@ -16,6 +16,11 @@ class Extents:
 
     ranges: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def reach(self) -> int:
+        """Where the first hole begins: all before it was written."""
+        return self.ranges[0][1] if self.ranges and self.ranges[0][0] == 0 else 0
+
     def add(self, start: int, end: int) -> Extents:
         """With one more range; raises Refused beyond MAX_RANGES of them."""
         if start >= end:

@@ -26,6 +26,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from immich_conch.errors import ConchError, NoSpace, SettingsError
+from immich_conch.transfer.running_hash import Threads
 from immich_conch.transfer.spool_file import SpoolFile, own_error
 
 #: Version of the journal's format.
@@ -76,6 +77,8 @@ class Spool:
     limits: Limits = field(factory=Limits)
     random_id: Callable[[], str] = field(default=lambda: secrets.token_hex(16))
     evict: Callable[[str | None, int], None] = _no_victims
+    #: Where large files are hashed while they are written; None: on the reactor's thread.
+    threads: Threads | None = field(default=None, repr=False)
     files: dict[str, SpoolFile] = field(factory=dict)
     #: Bytes by user, and what may be written before the disk is looked at again.
     used: Counter[str] = field(factory=Counter)
@@ -130,6 +133,7 @@ class Spool:
 
     def _adopt(self, user: str, file: SpoolFile) -> SpoolFile:
         file.room = partial(self._room, user)
+        file.hash.threads = self.threads
         self.files[file.id] = file
         self._owners[file.id] = user
         self.used[user] += file.size

@@ -12,7 +12,7 @@ from immich_conch.transfer.spool import Found
 from immich_conch.transfer.upload import State, Upload
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Upkeep(Commits):
     """The half of a user's uploads that no request of a client leads to."""
 
@@ -23,7 +23,7 @@ class Upkeep(Commits):
             return None
         upload.begin_overlap = None
         extension = names.media_extension(upload.name, self._takes)
-        if not file.hash_ready or upload.base is not None or not extension:
+        if not file.in_order or upload.base is not None or not extension:
             return None
         if upload.lease is None:
             return None

@@ -19,7 +19,7 @@ as sealed, for each step of a commit can be done again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -167,10 +167,14 @@ class Upload:
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """A WRITE; a failure poisons the upload."""
+        self.write_pieces(offset, (memoryview(data),))
+
+    def write_pieces(self, offset: int, pieces: Sequence[memoryview]) -> None:
+        """A WRITE, in pieces that follow each other."""
         if self.poison is not None:
             raise self.poison
         try:
-            self.file.write(offset, data)
+            self.file.write_pieces(offset, pieces)
         except ConchError as error:
             self.poison = error
             raise

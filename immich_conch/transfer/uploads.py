@@ -41,7 +41,7 @@ MAX_PARTIALS = 256
 
 
 @implementer(IPending)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Uploads(Copies):
     """The uploads of one user.
 
