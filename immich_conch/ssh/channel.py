@@ -364,7 +364,8 @@ class SessionChannel(_Channel):
         self.buffered = 0
 
     def _end_protocol(self, error: Exception) -> None:
-        self.drained = _nothing  # it belongs to the protocol, which refers to this channel
+        # These belong to the protocol, which refers to this channel.
+        self.drained, self._hand_over = _nothing, _drop
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connectionLost(Failure(error))
