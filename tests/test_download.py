@@ -19,6 +19,7 @@ from zope.interface.verify import verifyObject
 from immich_conch.errors import BadAnswer, NotFound, Refused, Unreachable
 from immich_conch.immich.interfaces import IDownload
 from immich_conch.transfer import download
+from immich_conch.transfer.budget import Budget
 from immich_conch.transfer.download import MAX_STREAMS, PAUSES, Reader
 from immich_conch.transfer.window import MERGE_BELOW, Window
 
@@ -737,3 +738,43 @@ def test_what_is_read_ahead_follows_the_clients_rate_and_immichs_patience(
     assert len(answer(first)) == 10
     kept = take_at(reader, source, clock, rate, clock.seconds() + 2)
     assert least <= kept - reader.behind <= most
+
+
+def test_files_that_nobody_reads_any_more_give_their_memory_to_others(clock: Clock) -> None:
+    budget = Budget(limit=1024 * KIB)
+    source = Source()
+    readers = [Reader(source.open, len(CONTENT), clock, budget=budget) for _ in range(40)]
+    for number, reader in enumerate(readers):
+        first = reader.read(number * KIB, 100)
+        source.streams[-1].run()
+        assert answer(first) == CONTENT[number * KIB :][:100]
+        assert budget.used == sum(each.buffered for each in readers) <= 1024 * KIB + 128 * KIB
+    kept = [reader.buffered > 0 for reader in readers]
+    # Those that were read last; the others' streams are closed, not only empty.
+    assert kept == sorted(kept) and 1 < sum(kept) < 20
+    assert sum(not each.aborted for each in source.streams) == sum(kept)
+    asked = len(source.asked)
+    again = readers[0].read(5, 10)
+    source.streams[-1].run()
+    assert answer(again) == CONTENT[5:15] and len(source.asked) == asked + 1
+    for reader in readers:
+        reader.close()
+    assert budget.used == 0
+
+
+def test_who_waits_keeps_its_place_however_little_memory_there_is(clock: Clock) -> None:
+    budget = Budget(limit=64 * KIB)
+    source = Source()
+    readers = [Reader(source.open, len(CONTENT), clock, budget=budget) for _ in range(8)]
+    waiting = [
+        [reader.read(at, 32 * KIB) for at in range(0, 512 * KIB, 32 * KIB)] for reader in readers
+    ]
+    while any(waits(each) for reads in waiting for each in reads):
+        for stream in source.live:
+            if stream.flows:
+                stream.push(20 * KIB)
+        # Nothing behind is kept, only what is on its way to a read.
+        assert budget.used <= 8 * 64 * KIB + 64 * KIB
+    for reads in waiting:
+        assert b"".join(answer(each) for each in reads) == CONTENT[: 512 * KIB]
+    assert len(source.asked) == 8

@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from immich_conch.errors import BadAnswer, ConchError, NotFound, Refused, Unreachable
 from immich_conch.immich.interfaces import IDownload
+from immich_conch.transfer.budget import EVERYBODY, Budget
 from immich_conch.transfer.window import Window
 
 WINDOW = 8 * 1024 * 1024
@@ -79,7 +80,9 @@ class Reader:
         clock: IReactorTime,
         window: int = WINDOW,
         behind: int = LOOK_BEHIND,
+        budget: Budget = EVERYBODY,
     ) -> None:
+        self.budget = budget
         self.open = open
         self.size = size
         self.clock = clock
@@ -181,6 +184,7 @@ class Reader:
     def _touch(self, stream: _Stream) -> None:
         self._uses += 1
         stream.used = self._uses
+        self.budget.touch(stream)
 
     def _forget(self, wanted: _Wanted) -> None:
         """A caller has cancelled its read (Deferred then fails it with CancelledError)."""
@@ -217,6 +221,7 @@ class _Stream:
         self._least = min(LEAST_WINDOW // MAX_STREAMS, reader.ahead)
         self._ahead = self._least  # what is read ahead, as far as the client's rate is known
         self._patience = 0.0  # seconds that Immich took to answer
+        self._kept = 0  # bytes that the budget knows of
         self._rate_since = 0.0
         self._rate_from = offset
 
@@ -254,7 +259,24 @@ class _Stream:
         if download is not None:
             download.abort()
         self.window.trim(self.window.end)
+        self.reader.budget.leave(self)
+        self._count()
         return waiting
+
+    def give_back(self) -> bool:
+        """Others need the memory: end, unless somebody waits."""
+        if self.waiting or self._stopped:
+            return False
+        self.reader.drop(self)
+        self.stop()
+        return True
+
+    def _count(self) -> None:
+        """Tell the budget what is kept now; that may end other streams."""
+        kept = len(self.window)
+        more, self._kept = kept - self._kept, kept
+        if more:
+            self.reader.budget.changed(self, more)
 
     def go_on(self) -> None:
         """Answer what may be answered again, and let it flow."""
@@ -361,6 +383,7 @@ class _Stream:
             self._download = None
             download.abort()
         self.window.append(data)
+        self._count()
         self._progress += len(data)
         if self._progress >= PROGRESS:
             self._breaks = 0
@@ -424,8 +447,13 @@ class _Stream:
 
     def _trim(self) -> None:
         reader = self.reader
-        keep = max(self._cursor - reader.behind, self.window.end - reader.ahead - reader.behind)
+        behind = 0 if reader.budget.tight else reader.behind
+        keep = max(self._cursor - behind, self.window.end - reader.ahead - behind)
         if self.waiting:
             # No read is longer than this, so no read that waits begins before it.
-            keep = min(keep, self.waiting[0].end - reader.max_read)
+            first = self.waiting[0].end - reader.max_read
+            if reader.budget.tight:
+                first = min(wanted.offset for wanted in self.waiting)
+            keep = min(keep, first)
         self.window.trim(keep)
+        self._count()
