@@ -26,7 +26,7 @@ def lftp(tool: Callable[[str], str], tmp_path: Path) -> Lftp:
 
 def bytes_moved(world: World) -> int:
     """How many files were read from or written to Immich so far."""
-    requests = world.demo.state()["requests"]
+    requests = world.demo.counts()["requests"]
     return int(requests.get(DOWNLOAD, 0)) + int(requests.get(UPLOAD, 0))
 
 

@@ -392,9 +392,9 @@ def test_stat_of_many_files_costs_immich_a_handful_of_calls(
 ) -> None:
     names = [f"IMG_{number:04}.jpg" for number in range(300)]
     user.album("Many", user.assets(names, size=10))
-    before = sum(world.demo.state()["requests"].values())
+    before = sum(world.demo.counts()["requests"].values())
     openssh.sftp(world.later, user, "\n".join(f"ls -n Many/{name}" for name in names))
-    assert sum(world.demo.state()["requests"].values()) - before < 40
+    assert sum(world.demo.counts()["requests"].values()) - before < 40
 
 
 @pytest.mark.parametrize("options", ["RekeyLimit=1M", "Ciphers=aes256-ctr", "MACs=hmac-sha2-512"])

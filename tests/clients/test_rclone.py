@@ -38,10 +38,10 @@ def test_copy_up_then_check_then_copy_again_transfers_nothing(
         assert posix(asset["fileModifiedAt"]) == local.stat().st_mtime
     rclone(world.later, user, "check", "--size-only", "Folder", "there:Folder")
     rclone(world.later, user, "check", "--download", "Folder", "there:Folder")
-    before = world.demo.state()["requests"]
+    before = world.demo.counts()["requests"]
     again = rclone(world.later, user, "copy", "-vv", "Folder", "there:Folder").stderr
     assert "There was nothing to transfer" in again
-    after = world.demo.state()["requests"]
+    after = world.demo.counts()["requests"]
     assert after.get("POST /assets", 0) == before.get("POST /assets", 0)
     assert world.later.spooled() == []
 

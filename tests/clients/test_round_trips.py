@@ -80,7 +80,7 @@ def present(user: User) -> set[str]:
 
 def uploads(world: World) -> int:
     """Uploads that the demo has been asked for."""
-    return int(world.demo.state()["requests"].get("POST /assets", 0))
+    return int(world.demo.counts()["requests"].get("POST /assets", 0))
 
 
 @pytest.mark.parametrize(

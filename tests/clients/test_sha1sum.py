@@ -24,7 +24,7 @@ def hexed(data: bytes) -> str:
 
 def asked(world: World, what: str) -> int:
     """How often the demo was asked something so far."""
-    return int(world.demo.state()["requests"].get(what, 0))
+    return int(world.demo.counts()["requests"].get(what, 0))
 
 
 def folder(directory: Path, count: int = 5) -> dict[str, bytes]:

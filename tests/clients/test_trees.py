@@ -129,7 +129,7 @@ class Tree:
 
     def uploads(self) -> int:
         """How many files Immich has received from anybody so far."""
-        return int(self.user.world.demo.state()["requests"].get("POST /assets", 0))
+        return int(self.user.world.demo.counts()["requests"].get("POST /assets", 0))
 
     def done(self) -> None:
         """Nothing is on its way any more, and nothing was lost."""

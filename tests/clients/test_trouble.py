@@ -46,7 +46,7 @@ def test_a_download_that_immich_breaks_off_is_whole_all_the_same(
             "cut-response", method="GET", route="/assets/{id}/original", after=after, count=1
         )
     openssh.sftp(world.later, user, "get Album/a.mp4")
-    assert world.demo.state()["faults"] == 0
+    assert world.demo.counts()["faults"] == 0
     assert sha256(tmp_path / "a.mp4") == sha256(data)
 
 
