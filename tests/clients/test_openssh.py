@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import LATER, User, World, eventually, photo, posix, sha1, sha256
+from meeting import VERSIONS, meet
 from openssh import BATCHES, OpenSSH
 
 MIB = 2**20
@@ -272,7 +273,7 @@ def test_a_viewer_may_look_and_an_editor_may_upload(
     assert mine["owner"] == guest.email
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "IMG_1.xmp", "noextension"])
+@meet(name=["notes.txt", "IMG_1.xmp", "noextension"], world=VERSIONS)
 def test_a_type_that_immich_does_not_take_is_refused_at_open(
     openssh: OpenSSH, world: World, user: User, tmp_path: Path, name: str
 ) -> None:

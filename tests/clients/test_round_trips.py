@@ -88,7 +88,7 @@ def uploads(world: World) -> int:
     [
         ("2.5.6", "installed", 120, 0),
         ("2.5.6", "new", 120, 60),
-        ("3.1.0", "new", 2000, 0 if FULL else 1900),
+        ("3.1.0", "new", 2000 if FULL else 1200, 0 if FULL else 1100),
     ],
 )
 @pytest.mark.timeout(8 * LONG)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from harness import Service, User, World, eventually, photo, run
+from meeting import VERSIONS, meet
 from openssh import OpenSSH
 from rclone import remote
 
@@ -98,7 +99,7 @@ def rclone(tool: Callable[[str], str], tmp_path: Path) -> Callable[..., str]:
     return call
 
 
-@pytest.mark.parametrize("view", ["@Unsorted", "@Favorites", "@Tags/Trips"])
+@meet(view=["@Unsorted", "@Favorites", "@Tags/Trips"], world=VERSIONS)
 def test_a_second_rclone_sync_into_a_view_transfers_nothing(
     rclone: Callable[..., str], world: World, user: User, tmp_path: Path, view: str
 ) -> None:

@@ -26,7 +26,7 @@ from rclone import remote
 
 SEED = int(os.environ.get("IMMICH_CONCH_TEST_SEED", "20"))
 #: Files of one sync, kills in it, and syncs: (in every run, in the whole).
-FILES, KILLS, SYNCS = (30, 300), (7, 10), (3, 21)
+FILES, KILLS, SYNCS = (30, 300), (5, 10), (3, 21)
 #: Seconds of a sync before which and within which the service is killed.
 FIRST, LONGEST = 0.15, (1.2, 4.0)
 #: Worlds side by side.
