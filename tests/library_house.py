@@ -35,6 +35,8 @@ SERVERS = ["2.5.6", "3.1.0", *(["real"] if URL and ADMIN else [])]
 #: What a catalog asks: the sync stream, listings by password, listings by an API key.
 SOURCES = ["mirror", "listings", "key"]
 PASSWORD = "correct horse 1"
+#: Under what the service notes something with an asset.
+KEY = "immich-conch"
 #: Seconds after which a change from outside has to be seen, `--freshness` being 1 (README).
 BOUND = 2.0
 
@@ -204,6 +206,12 @@ async def tree(session: Session) -> Tree:
     for path, attrs in found.items():
         assert await session.stat(path) == attrs, path
     return found
+
+
+async def seen(h: House, session: Session) -> Tree:
+    """What a session is shown once the freshness bound has passed."""
+    h.later()
+    return await tree(session)
 
 
 def differences(one: Tree, other: Tree) -> str:
