@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import pytest_twisted
 from attrs import Factory, define
 from immich_servers import ADMIN, URL, real
 from rig import TAKEN, Hand, Rig, Session, _accounts, rig
@@ -294,6 +296,19 @@ async def _person(server: ImmichServer, email: str) -> Person:
     session = await server.log_in(email, PASSWORD)
     assert isinstance(session, ImmichSession)
     return Person(email, session)
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: Any) -> str:
+    """Each server in turn."""
+    return str(request.param)
+
+
+@pytest_twisted.async_yield_fixture(params=SOURCES)
+async def h(request: Any, server: str, tmp_path: Path) -> AsyncIterator[House]:
+    """A house on each server, whose sessions see the library in each way in turn."""
+    async with house(tmp_path, server, request.param) as made:
+        yield made
 
 
 async def first(condition: Callable[[], Awaitable[bool]]) -> None:

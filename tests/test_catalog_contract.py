@@ -8,41 +8,30 @@ services that lived through it show what those show that have just begun, whatev
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 from library_house import (
     KEY,
-    SERVERS,
     SOURCES,
     House,
     Tree,
     files,
     first,
     folders,
-    house,
+    h,
     seen,
+    server,
     tree,
 )
 from rig import TAKEN, jpeg, raises, sha1
 
 from immich_conch.errors import Denied, MissingPermission, NotFound
 
+__all__ = ["h", "server"]
+
 LATER = TAKEN + 1000
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: Any) -> str:
-    return str(request.param)
-
-
-@pytest_twisted.async_yield_fixture(params=SOURCES)
-async def h(request: Any, server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path, server, request.param) as made:
-        yield made
 
 
 def mode(shown: Tree, path: str) -> int:
