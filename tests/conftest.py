@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, globalLogBeginner, globalLogPublisher
 
 #: Set in CI: a client that is not installed is a failure there, not a skip.
 REQUIRED = os.environ.get("IMMICH_CONCH_TEST_CLIENTS") == "required"
@@ -53,6 +53,34 @@ def logged_errors() -> Iterator[LoggedErrors]:
             for event in errors.events
         ]
         pytest.fail("logged errors:\n" + "\n".join(texts))
+
+
+def pytest_collection_finish() -> None:
+    """Before the first test: logging begins.
+
+    Until then Twisted keeps the last events for whom it may concern, and with them whole demos.
+    """
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+    _leave_alone()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> object:
+    """After the last test of a module."""
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        _leave_alone()
+    return result
+
+
+def _leave_alone() -> None:
+    """Let the garbage collections that follow look at no more than what is made from here on.
+
+    Each test ends with one.  Walking through all modules and all tests anew took them 0.1 to 0.2 s
+    each; what a test leaves behind is made in it, and is found as before.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

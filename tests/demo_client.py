@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import pytest
 from attrs import define, field
 from demo_replay import exchange, multipart
 from twisted.internet.task import Clock
@@ -71,3 +72,15 @@ def make_demo(version: str = "3.1.0", **options: Any) -> tuple[DemoImmich, Clock
 def log_in(demo: DemoImmich, email: str, password: str) -> Client:
     reply = Client(demo)("POST", "/auth/login", {"email": email, "password": password})
     return Client(demo, {"Authorization": f"Bearer {reply.json['accessToken']}"})
+
+
+@pytest.fixture
+def demo(made: tuple[DemoImmich, Clock]) -> DemoImmich:
+    """The demo that a module's `made` makes, with its clock."""
+    return made[0]
+
+
+@pytest.fixture
+def ann(demo: DemoImmich) -> Client:
+    """Ann, who is one of its users."""
+    return log_in(demo, "ann@example.com", "pw")

@@ -6,9 +6,10 @@ Both listen on the loopback; the client on top is the real one, with a `Clock` i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest_twisted
 from attrs import define, field
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -221,3 +222,13 @@ def version(major: int, minor: int = 1) -> dict[str, Any]:
         "POST /auth/login": (201, {"accessToken": "tok-secret-123"}),
         "GET /users/me": (200, ME),
     }
+
+
+@pytest_twisted.async_yield_fixture
+async def scripted() -> AsyncIterator[tuple[Rig, Script]]:
+    """The client before a server that answers as it is told; at first only its version."""
+    script = Script()
+    script.answers.update(version(3))
+    made = Rig.scripted(script)
+    yield made, script
+    await made.stop()

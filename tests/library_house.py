@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import pytest_twisted
 from attrs import Factory, define
 from immich_servers import ADMIN, URL, real
 from rig import TAKEN, Hand, Rig, Session, _accounts, rig
@@ -35,6 +37,8 @@ SERVERS = ["2.5.6", "3.1.0", *(["real"] if URL and ADMIN else [])]
 #: What a catalog asks: the sync stream, listings by password, listings by an API key.
 SOURCES = ["mirror", "listings", "key"]
 PASSWORD = "correct horse 1"
+#: Under what the service notes something with an asset.
+KEY = "immich-conch"
 #: Seconds after which a change from outside has to be seen, `--freshness` being 1 (README).
 BOUND = 2.0
 
@@ -206,6 +210,12 @@ async def tree(session: Session) -> Tree:
     return found
 
 
+async def seen(h: House, session: Session) -> Tree:
+    """What a session is shown once the freshness bound has passed."""
+    h.later()
+    return await tree(session)
+
+
 def differences(one: Tree, other: Tree) -> str:
     """What two trees do not agree on, a line an entry."""
     paths = sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
@@ -286,6 +296,19 @@ async def _person(server: ImmichServer, email: str) -> Person:
     session = await server.log_in(email, PASSWORD)
     assert isinstance(session, ImmichSession)
     return Person(email, session)
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: Any) -> str:
+    """Each server in turn."""
+    return str(request.param)
+
+
+@pytest_twisted.async_yield_fixture(params=SOURCES)
+async def h(request: Any, server: str, tmp_path: Path) -> AsyncIterator[House]:
+    """A house on each server, whose sessions see the library in each way in turn."""
+    async with house(tmp_path, server, request.param) as made:
+        yield made
 
 
 async def first(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 from attrs import define, field
 from sftp_peer import Folder, Memory
@@ -115,6 +116,20 @@ class World:
 @pytest.fixture(scope="session")
 def host_keys(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_host_keys(tmp_path_factory.mktemp("keys"))
+
+
+def asyncssh_at(port: int, **options: Any) -> Any:
+    """A connection of asyncssh as Ann, which knows nothing of the machine's own configuration."""
+    return asyncssh.connect(
+        "127.0.0.1",
+        port,
+        username="ann",
+        password=PASSWORD,
+        known_hosts=None,
+        client_keys=None,
+        config=None,
+        **options,
+    )
 
 
 @define(eq=False)

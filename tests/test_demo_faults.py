@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 import treq
-from demo_client import NOW, Client, log_in, make_demo
+from demo_client import NOW, Client, ann, demo, make_demo
 from demo_replay import exchange
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
@@ -22,6 +22,8 @@ from twisted.web.client import Agent, ResponseFailed
 from immich_conch.demo import DemoImmich
 from immich_conch.demo.faults import KINDS
 
+__all__ = ["ann", "demo"]
+
 reactor: Any = _reactor
 
 
@@ -31,16 +33,6 @@ def made() -> Iterator[tuple[DemoImmich, Clock]]:
     demo.add_user("ann@example.com", "pw", "Ann")
     yield demo, clock
     demo.close()
-
-
-@pytest.fixture
-def demo(made: tuple[DemoImmich, Clock]) -> DemoImmich:
-    return made[0]
-
-
-@pytest.fixture
-def ann(demo: DemoImmich) -> Client:
-    return log_in(demo, "ann@example.com", "pw")
 
 
 def start(demo: DemoImmich, request: str, body: bytes = b"") -> tuple[Any, StringTransport]:

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from demo_client import NOW, Client, log_in, make_demo
+from demo_client import NOW, Client, ann, demo, log_in, make_demo
 from twisted.internet.task import Clock
 
 from immich_conch import demo as package
 from immich_conch.demo import DemoImmich
 from immich_conch.demo.library import EMAIL, PASSWORD, PICTURES, seed
 from immich_conch.demo.web_download import Unsatisfiable, wanted_range
+
+__all__ = ["ann", "demo"]
 
 
 @pytest.fixture(params=["2.5.6", "3.1.0"])
@@ -29,16 +31,6 @@ def made(request: pytest.FixtureRequest) -> Iterator[tuple[DemoImmich, Clock]]:
     demo.add_user("ben@example.com", "pw", "Ben")
     yield demo, clock
     demo.close()
-
-
-@pytest.fixture
-def demo(made: tuple[DemoImmich, Clock]) -> DemoImmich:
-    return made[0]
-
-
-@pytest.fixture
-def ann(demo: DemoImmich) -> Client:
-    return log_in(demo, "ann@example.com", "pw")
 
 
 def key(demo: DemoImmich, *permissions: str) -> Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from demo_client import NOW, Client, log_in, make_demo
@@ -154,8 +155,8 @@ def test_an_upload_is_never_in_memory_as_a_whole() -> None:
     demo.close()
 
 
-def test_an_upload_cut_in_the_middle_leaves_nothing() -> None:
-    demo, _clock = make_demo()
+def uploading(demo: DemoImmich, count: int) -> tuple[Any, StringTransport, bytes]:
+    """The connection of an upload of which so many bytes have come, and the rest of it."""
     demo.add_user("ann@example.com", "pw", "Ann")
     ann = log_in(demo, "ann@example.com", "pw")
     kind, form = ann.form("a.jpg", b"x" * 1000)
@@ -166,7 +167,13 @@ def test_an_upload_cut_in_the_middle_leaves_nothing() -> None:
         f"POST /api/assets HTTP/1.1\r\nHost: demo\r\nContent-Type: {kind}\r\n"
         f"Authorization: {ann.headers['Authorization']}\r\nContent-Length: {len(form)}\r\n\r\n"
     )
-    protocol.dataReceived(head.encode() + form[:700])
+    protocol.dataReceived(head.encode() + form[:count])
+    return protocol, transport, form[count:]
+
+
+def test_an_upload_cut_in_the_middle_leaves_nothing() -> None:
+    demo, _clock = make_demo()
+    protocol, _transport, _rest = uploading(demo, 700)
     assert list(demo.state.storage.root.glob("incoming/*"))
     protocol.connectionLost(Failure(OSError()))
     assert not list(demo.state.storage.root.glob("incoming/*"))
@@ -221,20 +228,10 @@ def test_a_large_download_waits_for_the_client() -> None:
 
 def test_an_idle_connection_is_closed_and_a_stalled_upload_is_not() -> None:
     demo, clock = make_demo()
-    demo.add_user("ann@example.com", "pw", "Ann")
-    ann = log_in(demo, "ann@example.com", "pw")
-    kind, form = ann.form("a.jpg", b"x" * 1000)
-    transport = StringTransport()
-    protocol = demo.site().buildProtocol(None)
-    protocol.makeConnection(transport)
-    head = (
-        f"POST /api/assets HTTP/1.1\r\nHost: demo\r\nContent-Type: {kind}\r\n"
-        f"Authorization: {ann.headers['Authorization']}\r\nContent-Length: {len(form)}\r\n\r\n"
-    )
-    protocol.dataReceived(head.encode() + form[:500])
+    protocol, transport, rest = uploading(demo, 500)
     clock.advance(320)
     assert not transport.disconnecting
-    protocol.dataReceived(form[500:])
+    protocol.dataReceived(rest)
     assert b" 201 Created" in transport.value()
     clock.advance(4.9)
     assert not transport.disconnecting

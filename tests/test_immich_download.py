@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import define, field
-from immich_fakes import Peers, Rig, Script, started, turns, until, version
+from immich_fakes import Peers, Rig, scripted, started, turns, until
 
 from immich_conch.errors import BadAnswer, NotFound, Refused, SessionRevoked, Unreachable
 from immich_conch.immich.limits import SILENCE_TIMEOUT
 from immich_conch.immich.model import User
 from immich_conch.immich.requests import Credential
 from immich_conch.immich.session import Session
+
+__all__ = ["scripted"]
 
 ETAG = 'W/"33b-17009392950"'
 
@@ -46,15 +48,6 @@ async def raw() -> AsyncIterator[tuple[Rig, Peers]]:
     peers = Peers()
     made = Rig.on(peers)
     yield made, peers
-    await made.stop()
-
-
-@pytest_twisted.async_yield_fixture
-async def scripted() -> AsyncIterator[tuple[Rig, Script]]:
-    script = Script()
-    script.answers.update(version(3))
-    made = Rig.scripted(script)
-    yield made, script
     await made.stop()
 
 

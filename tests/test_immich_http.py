@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from immich_fakes import Peers, Rig, Script, album, started, turns, until, version
+from immich_fakes import Peers, Rig, album, scripted, started, turns, until
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
@@ -21,6 +21,8 @@ from immich_conch.immich.client import base_url, connect, trust_only
 from immich_conch.immich.http import Http
 from immich_conch.immich.limits import MAX_ANSWER, SILENCE_TIMEOUT
 
+__all__ = ["scripted"]
+
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -29,15 +31,6 @@ async def raw() -> AsyncIterator[tuple[Rig, Peers, Http]]:
     peers = Peers()
     made = Rig.on(peers)
     yield made, peers, made.server.http
-    await made.stop()
-
-
-@pytest_twisted.async_yield_fixture
-async def scripted() -> AsyncIterator[tuple[Rig, Script]]:
-    script = Script()
-    script.answers.update(version(3))
-    made = Rig.scripted(script)
-    yield made, script
     await made.stop()
 
 

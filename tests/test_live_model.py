@@ -19,9 +19,9 @@ import pytest
 import pytest_twisted
 from attrs import Factory, define
 from live_halves import motion, still
+from live_rig import session, settings, ways
 from rig import TAKEN, VERSIONS, Rig, Session, jpeg, rig, until
 from test_copying import cp, ln
-from test_live_photos import session, settings, ways
 from twisted.internet.task import LoopingCall
 
 from immich_conch.errors import ConchError

@@ -8,32 +8,20 @@ from __future__ import annotations
 
 import random
 import stat
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_twisted
 from attrs import Factory, define
-from library_house import SERVERS, SOURCES, House, files, folders, house, tree
+from library_house import House, files, folders, h, server, tree
 from rig import READ, TAKEN, Session, jpeg, raises
 
 from immich_conch.errors import AlreadyExists, ConchError, Denied, NotEmpty, NotFound, Refused
 
+__all__ = ["h", "server"]
+
 #: Changes of a walk; the folders are few, so that they often meet.
 STEPS = 60
 PARTS = ("a", "b", "é")
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: Any) -> str:
-    return str(request.param)
-
-
-@pytest_twisted.async_yield_fixture(params=SOURCES)
-async def h(request: Any, server: str, tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path, server, request.param) as made:
-        yield made
 
 
 @pytest_twisted.ensureDeferred

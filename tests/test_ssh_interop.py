@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncssh
 import paramiko
 import pytest
 import pytest_twisted
 from sftp_peer import File
-from ssh_server import CLIENT_SECONDS, PASSWORD, Clients, Files, World, host_keys
+from ssh_server import CLIENT_SECONDS, PASSWORD, Clients, Files, World, asyncssh_at, host_keys
 from twisted.conch.ssh.keys import FingerprintFormats
 from twisted.internet import reactor
 from twisted.internet.utils import getProcessOutputAndValue
@@ -193,14 +192,8 @@ async def test_asyncssh(
     copy = tmp_path / "copy"
 
     async def transfer(port: int) -> None:
-        async with asyncssh.connect(
-            "127.0.0.1",
+        async with asyncssh_at(
             port,
-            username="ann",
-            password=PASSWORD,
-            known_hosts=None,
-            client_keys=None,
-            config=None,
             encryption_algs=[cipher],
             mac_algs=[mac] if mac else (),
             rekey_bytes=2 * MIB,

@@ -15,7 +15,7 @@ import asyncssh
 import paramiko
 import pytest
 import pytest_twisted
-from ssh_server import CLIENT_SECONDS, PASSWORD, Clients, World, host_keys
+from ssh_server import CLIENT_SECONDS, PASSWORD, Clients, World, asyncssh_at, host_keys
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -229,15 +229,7 @@ async def test_asyncssh_transfers_side_by_side_and_may_open_only_so_many_channel
     world: World, clients: Clients
 ) -> None:
     async def client(port: int) -> int:
-        async with asyncssh.connect(
-            "127.0.0.1",
-            port,
-            username="ann",
-            password=PASSWORD,
-            known_hosts=None,
-            client_keys=None,
-            config=None,
-        ) as connection:
+        async with asyncssh_at(port) as connection:
             sessions = [await connection.start_sftp_client() for _ in range(16)]
 
             async def transfer(number: int, sftp: asyncssh.SFTPClient) -> None:

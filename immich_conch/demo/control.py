@@ -1,6 +1,6 @@
 """`/control`: how tests in other processes see and change the demo.  Off unless asked for.
 
-GET state, POST users, assets, albums, faults, keys, settings; everything is JSON.
+GET state and counts, POST users, assets, albums, faults, keys, settings; everything is JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from immich_conch.demo.dates import js
 from immich_conch.demo.routing import Answer
 
 if TYPE_CHECKING:
+    from immich_conch.demo.entities import Album
     from immich_conch.demo.immich import DemoImmich
 
 
@@ -27,6 +28,7 @@ class Control:
         """Answer a request below `/control/`; 400 names what was wrong with it."""
         handlers: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {
             ("GET", "/control/state"): self._state,
+            ("GET", "/control/counts"): self._counts,
             ("POST", "/control/users"): self._users,
             ("POST", "/control/keys"): self._keys,
             ("POST", "/control/assets"): self._assets,
@@ -45,7 +47,17 @@ class Control:
             return Answer(400, {"message": f"{type(error).__name__}: {error}"})
 
     def _state(self, data: dict[str, Any]) -> Any:
+        """All there is; with an `email` only the albums and assets of that user.
+
+        Albums of others that hold an asset of theirs are among them.
+        """
         state = self._demo.state
+        one = self._demo.user(data["email"]).id if "email" in data else None
+
+        def wanted(album: Album) -> bool:
+            if one in (None, album.owner_id):
+                return True
+            return any(state.assets[asset_id].owner_id == one for asset_id in album.assets)
 
         def asset(asset_id: str) -> dict[str, Any]:
             found = state.assets[asset_id]
@@ -74,9 +86,20 @@ class Control:
                     "assets": [asset(asset_id) for asset_id in album.assets],
                 }
                 for album in state.albums.values()
+                if wanted(album)
             ],
-            "loose": [asset(found.id) for found in state.assets.values() if not found.albums],
-            "sessions": len(state.sessions),
+            "loose": [
+                asset(found.id)
+                for found in state.assets.values()
+                if not found.albums and one in (None, found.owner_id)
+            ],
+            **self._counts(data),
+        }
+
+    def _counts(self, data: dict[str, Any]) -> Any:
+        """What can be counted without looking at anything."""
+        return {
+            "sessions": len(self._demo.state.sessions),
             "requests": dict(self._demo.requests),
             "faults": len(self._demo.faults),
         }

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 from harness import User, World
+from meeting import RCLONES, VERSIONS
 from openssh import OpenSSH
 from rclone import NEW, Rclone
-
-#: The versions of Immich that the demo speaks.
-VERSIONS = ("2.5.6", "3.1.0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -126,7 +124,7 @@ def programs(
     return find
 
 
-@pytest.fixture(params=["installed", "new"])
+@pytest.fixture(params=RCLONES)
 def rclone(
     request: pytest.FixtureRequest, programs: Callable[[str], str], tmp_path: Path
 ) -> Iterator[Rclone]:

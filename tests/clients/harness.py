@@ -222,9 +222,14 @@ class Demo(Process):
         with urllib.request.urlopen(request, timeout=EVENTUALLY) as answer:
             return json.load(answer)
 
-    def state(self) -> dict[str, Any]:
-        """All that is in it."""
-        found: dict[str, Any] = self.ask("GET", "state")
+    def state(self, email: str = "") -> dict[str, Any]:
+        """All that is in it, or what one user has there."""
+        found: dict[str, Any] = self.ask("GET", "state", **({"email": email} if email else {}))
+        return found
+
+    def counts(self) -> dict[str, Any]:
+        """How many `sessions` and `faults` there are, and the `requests` by route so far."""
+        found: dict[str, Any] = self.ask("GET", "counts")
         return found
 
     def fault(self, kind: str, **options: Any) -> None:
@@ -350,9 +355,8 @@ class User:
 
     def albums(self) -> list[dict[str, Any]]:
         """The albums that belong to this user."""
-        return [
-            album for album in self.world.demo.state()["albums"] if album["owner"] == self.email
-        ]
+        state = self.world.demo.state(self.email)
+        return [album for album in state["albums"] if album["owner"] == self.email]
 
     def inside(self, album: str) -> list[dict[str, Any]]:
         """The assets of an own album that are not in the trash."""
@@ -366,7 +370,7 @@ class User:
 
     def everything(self) -> dict[str, dict[str, Any]]:
         """All assets of this user by id, trashed ones too."""
-        state = self.world.demo.state()
+        state = self.world.demo.state(self.email)
         everywhere = [asset for album in state["albums"] for asset in album["assets"]]
         return {
             asset["id"]: asset
@@ -449,17 +453,18 @@ class World:
 
     def sessions(self) -> int:
         """Log-ins at Immich that nobody has logged out."""
-        return int(self.demo.state()["sessions"])
+        return int(self.demo.counts()["sessions"])
 
     def complaints(self) -> list[str]:
         """What must not be in the services' logs, since this was asked last."""
         found = []
         for name, service in self._services.items():
-            text = service.text()
-            new = text[self._read.get(name, 0) :]
-            self._read[name] = len(text)
+            with service.log.open("rb") as log:
+                log.seek(self._read.get(name, 0))
+                new = log.read().decode(errors="replace")
+                self._read[name] = log.tell()
             if not service.alive:
-                found.append(f"{name} has ended:\n{text[-3000:]}")
+                found.append(f"{name} has ended:\n{service.text()[-3000:]}")
             if "Traceback" in new or "#critical" in new:
                 found.append(f"{name} logged an error:\n{new[-6000:]}")
             told = [secret for secret in self.secrets if secret in new]

@@ -12,6 +12,7 @@ from typing import Any
 import asyncssh
 import pytest
 from harness import CLIENT, Service, User, World, eventually, photo, posix, sha256
+from meeting import VERSIONS, meet
 
 MIB = 2**20
 SESSIONS = 50
@@ -42,7 +43,7 @@ def bounded(work: Coroutine[Any, Any, None], limit: float = CLIENT) -> None:
     asyncio.run(asyncio.wait_for(work, limit))
 
 
-@pytest.mark.parametrize("size", [0, 1, 300 * 1024, 20 * MIB])
+@meet(size=[0, 1, 300 * 1024, 20 * MIB], world=VERSIONS)
 def test_get_preserves_the_time(world: World, user: User, tmp_path: Path, size: int) -> None:
     data = photo(size)
     user.album("Album", [user.asset("a.jpg", data, 1.5e9)])
@@ -56,7 +57,7 @@ def test_get_preserves_the_time(world: World, user: User, tmp_path: Path, size: 
     assert (tmp_path / "a.jpg").stat().st_mtime == 1.5e9
 
 
-@pytest.mark.parametrize("size", [1, 300 * 1024, 20 * MIB])
+@meet(size=[1, 300 * 1024, 20 * MIB], world=VERSIONS[::-1])
 def test_put_with_preserve_is_in_immich_at_its_end(
     world: World, user: User, tmp_path: Path, size: int
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 from harness import Service, User, World, photo, run, sha1, sha256
+from meeting import VERSIONS, meet
 
 MIB = 2**20
 
@@ -58,7 +59,7 @@ def test_listing(curl: Curl, world: World, user: User) -> None:
     assert sorted(names) == ["a b.jpg", "ü.jpg"]
 
 
-@pytest.mark.parametrize("size", [1, 300 * 1024, 20 * MIB])
+@meet(size=[1, 300 * 1024, 20 * MIB], world=VERSIONS[::-1])
 def test_download(curl: Curl, world: World, user: User, tmp_path: Path, size: int) -> None:
     data = photo(size)
     user.album("Album", [user.asset("a.jpg", data)])
@@ -87,7 +88,7 @@ def test_continuing_a_download(curl: Curl, world: World, user: User, tmp_path: P
     assert sha256(tmp_path / "a.jpg") == sha256(data)
 
 
-@pytest.mark.parametrize("size", [1, 300 * 1024, 20 * MIB])
+@meet(size=[1, 300 * 1024, 20 * MIB], world=VERSIONS[::-1])
 def test_upload(curl: Curl, world: World, user: User, tmp_path: Path, size: int) -> None:
     user.album("Album")
     data = photo(size)

@@ -106,10 +106,10 @@ def test_mirror_up_twice_transfers_once_and_down_is_the_same(
         os.utime(folder / name, (1.4e9 + number, 1.4e9 + number))
     lftp(world.later, user, "mirror -R -P 4 Folder Folder")
     assert user.names("Folder") == sorted(contents)
-    before = world.demo.state()["requests"].get("POST /assets", 0)
+    before = world.demo.counts()["requests"].get("POST /assets", 0)
     again = lftp(world.later, user, "mirror -R -v Folder Folder").stdout
     assert "Transferring" not in again
-    assert world.demo.state()["requests"].get("POST /assets", 0) == before
+    assert world.demo.counts()["requests"].get("POST /assets", 0) == before
     lftp(world.later, user, "mirror -P 2 Folder Down")
     for name, data in contents.items():
         assert (tmp_path / "Down" / name).read_bytes() == data

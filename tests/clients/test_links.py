@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness import User, World, eventually, photo
+from meeting import RCLONES, VERSIONS, meet
 from openssh import OpenSSH
 from rclone import Rclone
 from test_asyncssh import bounded
@@ -26,7 +27,7 @@ def lftp(tool: Callable[[str], str], tmp_path: Path) -> Lftp:
 
 def bytes_moved(world: World) -> int:
     """How many files were read from or written to Immich so far."""
-    requests = world.demo.state()["requests"]
+    requests = world.demo.counts()["requests"]
     return int(requests.get(DOWNLOAD, 0)) + int(requests.get(UPLOAD, 0))
 
 
@@ -144,6 +145,7 @@ def test_a_key_that_may_only_look_sees_a_read_only_library(
 # -- rclone ----------------------------------------------------------------------------------------
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_rclone_moves_files_between_albums_without_their_bytes(
     rclone: Rclone, world: World, user: User
 ) -> None:
@@ -175,6 +177,7 @@ def test_rclone_copies_by_link_if_told_to(
     assert bytes_moved(world) == before
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_rclone_moves_across_two_configurations_of_one_server(
     rclone: Rclone, world: World, user: User
 ) -> None:

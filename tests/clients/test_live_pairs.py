@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from harness import User, World, eventually
 from live_halves import motion, still
+from meeting import RCLONES, VERSIONS, meet
 from openssh import OpenSSH
 from rclone import Rclone
 
@@ -40,7 +41,7 @@ def linked(world: World, user: User, count: int = COUNT) -> None:
     eventually(look, lambda: f"linked halves: {user.everything()}")
 
 
-@pytest.mark.parametrize("which", ["installed", "new"])
+@meet(which=RCLONES, world=VERSIONS)
 def test_rclone_sync_finds_nothing_to_do_after_the_link(
     programs: Callable[[str], str],
     which: str,

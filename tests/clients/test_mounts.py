@@ -480,7 +480,7 @@ def test_rsync_a_both_ways_transfers_once(
         assert changes(there("rsync", "-ai", tree, "./")) == everything
         # Times came before the RENAMEs, which rsync waits for.
         desk.user.keeps([*rome.values(), *paris.values()])
-    uploads = desk.user.world.demo.state()["requests"]["POST /assets"]
+    uploads = desk.user.world.demo.counts()["requests"]["POST /assets"]
     with sshfs() as there:
         assert changes(there("rsync", "-ai", tree, "./")) == []
         assert changes(there("rsync", "-ai", "./", back)) == everything
@@ -488,7 +488,7 @@ def test_rsync_a_both_ways_transfers_once(
         assert changes(there("rsync", "-ai", "./", back)) == []
     for folder in ("Rome", "Paris"):
         assert looked_at(Path(back) / folder) == looked_at(Path(tree) / folder)
-    assert desk.user.world.demo.state()["requests"]["POST /assets"] == uploads
+    assert desk.user.world.demo.counts()["requests"]["POST /assets"] == uploads
     desk.done(rome.values(), paris.values())
 
 

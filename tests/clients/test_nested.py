@@ -72,11 +72,11 @@ def test_rclone_moves_a_tree_on_the_server(
 ) -> None:
     contents = local(tmp_path / "Trips")
     rclone(world.later, user, "copy", "Trips", "there:Trips")
-    before = world.demo.state()["requests"]
+    before = world.demo.counts()["requests"]
     rclone(world.later, user, "moveto", "there:Trips", "there:Old/Journeys")
     in_albums(user, "Old/Journeys", contents)
     assert not [album for album in user.albums() if album["name"].startswith("Trips")]
-    after = world.demo.state()["requests"]
+    after = world.demo.counts()["requests"]
     assert after.get("POST /assets", 0) == before.get("POST /assets", 0)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import LATER, User, World, eventually, photo, posix, sha1, sha256
+from meeting import VERSIONS, meet
 from openssh import BATCHES, OpenSSH
 
 MIB = 2**20
@@ -272,7 +273,7 @@ def test_a_viewer_may_look_and_an_editor_may_upload(
     assert mine["owner"] == guest.email
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "IMG_1.xmp", "noextension"])
+@meet(name=["notes.txt", "IMG_1.xmp", "noextension"], world=VERSIONS)
 def test_a_type_that_immich_does_not_take_is_refused_at_open(
     openssh: OpenSSH, world: World, user: User, tmp_path: Path, name: str
 ) -> None:
@@ -392,9 +393,9 @@ def test_stat_of_many_files_costs_immich_a_handful_of_calls(
 ) -> None:
     names = [f"IMG_{number:04}.jpg" for number in range(300)]
     user.album("Many", user.assets(names, size=10))
-    before = sum(world.demo.state()["requests"].values())
+    before = sum(world.demo.counts()["requests"].values())
     openssh.sftp(world.later, user, "\n".join(f"ls -n Many/{name}" for name in names))
-    assert sum(world.demo.state()["requests"].values()) - before < 40
+    assert sum(world.demo.counts()["requests"].values()) - before < 40
 
 
 @pytest.mark.parametrize("options", ["RekeyLimit=1M", "Ciphers=aes256-ctr", "MACs=hmac-sha2-512"])

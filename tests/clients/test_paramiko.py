@@ -10,6 +10,7 @@ from pathlib import Path
 import paramiko
 import pytest
 from harness import CLIENT, Service, User, World, eventually, photo, posix
+from meeting import VERSIONS, meet
 
 MIB = 2**20
 
@@ -56,7 +57,7 @@ def test_listing_tells_names_sizes_times_and_longnames(world: World, user: User)
             there.stat("Album/none.jpg")
 
 
-@pytest.mark.parametrize("size", [0, 1, 300 * 1024, 20 * MIB])
+@meet(size=[0, 1, 300 * 1024, 20 * MIB], world=VERSIONS)
 def test_get(world: World, user: User, tmp_path: Path, size: int) -> None:
     data = photo(size)
     user.album("Album", [user.asset("a.jpg", data)])
@@ -83,7 +84,7 @@ def test_reading_here_and_there(world: World, user: User) -> None:
         ]
 
 
-@pytest.mark.parametrize("size", [1, 300 * 1024, 20 * MIB])
+@meet(size=[1, 300 * 1024, 20 * MIB], world=VERSIONS[::-1])
 def test_put_finds_the_size_that_it_sent(
     world: World, user: User, tmp_path: Path, size: int
 ) -> None:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from harness import User, World, eventually, photo, posix, sha256
+from meeting import RCLONES, VERSIONS, meet
 from rclone import Rclone
 
 MIB = 2**20
@@ -27,6 +28,7 @@ def folder(directory: Path, count: int = 10, size: int = 100_000) -> dict[str, b
     return contents
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_copy_up_then_check_then_copy_again_transfers_nothing(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:
@@ -38,14 +40,15 @@ def test_copy_up_then_check_then_copy_again_transfers_nothing(
         assert posix(asset["fileModifiedAt"]) == local.stat().st_mtime
     rclone(world.later, user, "check", "--size-only", "Folder", "there:Folder")
     rclone(world.later, user, "check", "--download", "Folder", "there:Folder")
-    before = world.demo.state()["requests"]
+    before = world.demo.counts()["requests"]
     again = rclone(world.later, user, "copy", "-vv", "Folder", "there:Folder").stderr
     assert "There was nothing to transfer" in again
-    after = world.demo.state()["requests"]
+    after = world.demo.counts()["requests"]
     assert after.get("POST /assets", 0) == before.get("POST /assets", 0)
     assert world.later.spooled() == []
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_sync_down_is_the_same_folder(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:
@@ -61,6 +64,7 @@ def test_sync_down_is_the_same_folder(
     assert "There was nothing to transfer" in again
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_listing_and_ranges(rclone: Rclone, world: World, user: User) -> None:
     data = "".join(chr(33 + number % 90) for number in range(200_000))
     user.album("Album", [user.asset("a.jpg", data.encode(), 1.5e9)])
@@ -74,6 +78,7 @@ def test_listing_and_ranges(rclone: Rclone, world: World, user: User) -> None:
     assert tail == data[-9:]
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_a_changed_file_replaces_the_old_one(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:
@@ -90,6 +95,7 @@ def test_a_changed_file_replaces_the_old_one(
     assert user.everything()[old]["trashed"]
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_copyto_rcat_and_touch(rclone: Rclone, world: World, user: User, tmp_path: Path) -> None:
     user.album("Album")
     data = photo(10_000)
@@ -100,6 +106,7 @@ def test_copyto_rcat_and_touch(rclone: Rclone, world: World, user: User, tmp_pat
     assert posix(asset["fileModifiedAt"]) == 1.4e9
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_delete_and_purge(rclone: Rclone, world: World, user: User) -> None:
     one, two, three = user.assets(["a.jpg", "b.jpg", "c.jpg"])
     user.album("Album", [one, two])
@@ -115,6 +122,7 @@ def test_delete_and_purge(rclone: Rclone, world: World, user: User) -> None:
     assert [album["name"] for album in user.albums()] == ["Other"]
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_a_refused_type_fails_and_the_others_arrive(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:
@@ -126,6 +134,7 @@ def test_a_refused_type_fails_and_the_others_arrive(
     assert user.names("Folder") == sorted(contents)
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_over_quota_fails_and_leaves_nothing(rclone: Rclone, world: World, tmp_path: Path) -> None:
     user = world.user(quota=50_000)
     user.album("Album")
@@ -154,6 +163,7 @@ def test_a_large_file_both_ways(
     assert sha256(tmp_path / "Down" / "big.mp4") == sha256(tmp_path / "big.mp4")
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_an_immich_that_is_away_fails_the_copy_and_the_next_one_mends_it(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import Service, User, World, eventually, photo, posix
+from meeting import RCLONES, VERSIONS, meet
 from openssh import OpenSSH
 from rclone import Rclone
 
@@ -24,7 +25,7 @@ def hexed(data: bytes) -> str:
 
 def asked(world: World, what: str) -> int:
     """How often the demo was asked something so far."""
-    return int(world.demo.state()["requests"].get(what, 0))
+    return int(world.demo.counts()["requests"].get(what, 0))
 
 
 def folder(directory: Path, count: int = 5) -> dict[str, bytes]:
@@ -112,6 +113,7 @@ def _with_open_stdin(
 # -- rclone ----------------------------------------------------------------------------------------
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_rclone_compares_by_hash_without_a_download(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:
@@ -139,6 +141,7 @@ def test_rclone_compares_by_hash_without_a_download(
     assert "md5sum_command = none" in config
 
 
+@meet(rclone=RCLONES, world=VERSIONS)
 def test_rclone_transfers_nothing_the_second_time(
     rclone: Rclone, world: World, user: User, tmp_path: Path
 ) -> None:

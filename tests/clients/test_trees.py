@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from attrs import define, field
 from harness import Service, User, World, eventually, photo, sha1
+from meeting import RCLONES, meet
 from openssh import OpenSSH
 from rclone import Rclone
 from test_lftp import Lftp
@@ -129,7 +130,7 @@ class Tree:
 
     def uploads(self) -> int:
         """How many files Immich has received from anybody so far."""
-        return int(self.user.world.demo.state()["requests"].get("POST /assets", 0))
+        return int(self.user.world.demo.counts()["requests"].get("POST /assets", 0))
 
     def done(self) -> None:
         """Nothing is on its way any more, and nothing was lost."""
@@ -248,6 +249,7 @@ def test_sftp_renames_files_and_folders(openssh: OpenSSH, tree: Tree) -> None:
 NOTHING = "There was nothing to transfer"
 
 
+@meet(rclone=RCLONES, tree=TREES)
 def test_rclone_copies_a_tree_once_and_finds_it_the_same(rclone: Rclone, tree: Tree) -> None:
     rclone(tree.service, tree.user, "copy", "Tree", "there:")
     tree.arrives()
@@ -261,6 +263,7 @@ def test_rclone_copies_a_tree_once_and_finds_it_the_same(rclone: Rclone, tree: T
     tree.done()
 
 
+@meet(rclone=RCLONES, tree=TREES)
 def test_rclone_sync_makes_either_side_like_the_other(rclone: Rclone, tree: Tree) -> None:
     rclone(tree.service, tree.user, "sync", "Tree", "there:")
     rclone(tree.service, tree.user, "sync", "there:", "Down")
@@ -277,6 +280,7 @@ def test_rclone_sync_makes_either_side_like_the_other(rclone: Rclone, tree: Tree
     tree.done()
 
 
+@meet(rclone=RCLONES, tree=TREES)
 def test_rclone_moves_a_tree_in_and_out(rclone: Rclone, tree: Tree) -> None:
     before = tree.files()
     rclone(tree.service, tree.user, "move", "Tree", "there:")
@@ -288,6 +292,7 @@ def test_rclone_moves_a_tree_in_and_out(rclone: Rclone, tree: Tree) -> None:
     tree.done()
 
 
+@meet(rclone=RCLONES, tree=TREES)
 def test_rclone_moves_within_the_library_and_purges(rclone: Rclone, tree: Tree) -> None:
     files = tree.files()
     rclone(tree.service, tree.user, "copy", "Tree", "there:")
@@ -309,6 +314,7 @@ def test_rclone_moves_within_the_library_and_purges(rclone: Rclone, tree: Tree) 
     tree.done()
 
 
+@meet(rclone=RCLONES, tree=TREES)
 def test_rclone_dedupe_finds_no_name_twice(rclone: Rclone, tree: Tree) -> None:
     """Two assets of one name in an album have names of their own here."""
     twins = [photo(1000), photo(2000)]
@@ -325,6 +331,7 @@ def test_rclone_dedupe_finds_no_name_twice(rclone: Rclone, tree: Tree) -> None:
     tree.done()
 
 
+@meet(rclone=RCLONES, tree=TREES)
 def test_rclone_bisync_carries_changes_both_ways(rclone: Rclone, tree: Tree) -> None:
     work = ["--workdir", str(tree.directory / "work")]
     rclone(tree.service, tree.user, "bisync", *work, "--resync", "Tree", "there:")

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from harness import Service, User, World, eventually, photo, run
+from meeting import VERSIONS, meet
 from openssh import OpenSSH
+from rclone import remote
 
 #: All views there are.
 VIEWS = ["@Archive", "@Favorites", "@People", "@Tags", "@Timeline", "@Trash", "@Unsorted"]
@@ -88,12 +90,8 @@ def rclone(tool: Callable[[str], str], tmp_path: Path) -> Callable[..., str]:
     program = tool("rclone")
 
     def call(service: Service, user: User, *arguments: str) -> str:
-        hidden = run([program, "obscure", user.password], cwd=tmp_path).stdout.strip()
         config = tmp_path / "rclone.conf"
-        config.write_text(
-            f"[there]\ntype = sftp\nhost = 127.0.0.1\nport = {service.port}\n"
-            f"user = {user.email}\npass = {hidden}\n"
-        )
+        config.write_text(remote(service, user))
         quick = ("--retries", "1", "--low-level-retries", "1")
         done = run([program, "--config", config, *quick, *arguments], cwd=tmp_path)
         return done.stdout + done.stderr
@@ -101,7 +99,7 @@ def rclone(tool: Callable[[str], str], tmp_path: Path) -> Callable[..., str]:
     return call
 
 
-@pytest.mark.parametrize("view", ["@Unsorted", "@Favorites", "@Tags/Trips"])
+@meet(view=["@Unsorted", "@Favorites", "@Tags/Trips"], world=VERSIONS)
 def test_a_second_rclone_sync_into_a_view_transfers_nothing(
     rclone: Callable[..., str], world: World, user: User, tmp_path: Path, view: str
 ) -> None:

@@ -167,7 +167,7 @@ class Run:
             assert reply.status == OK, f"CLOSE of {name} before any fault: {reply.text}"
         method, route = STEPS[self.cell.step]
         demo = self.world.demo
-        before = demo.state()["requests"].get(f"{method} {route}", 0)
+        before = demo.counts()["requests"].get(f"{method} {route}", 0)
         start = time.monotonic()
         demo.fault(
             **FAULTS[self.cell.fault],
@@ -193,9 +193,9 @@ class Run:
                 self.told.append(name)
         if self.cell.lasting:
             time.sleep(max(0.0, start + LASTS - time.monotonic()))
-        state = demo.state()
-        met = state["requests"].get(f"{method} {route}", 0) - before
-        self.faults = met if self.cell.lasting else 1 - state["faults"]
+        counts = demo.counts()
+        met = counts["requests"].get(f"{method} {route}", 0) - before
+        self.faults = met if self.cell.lasting else 1 - counts["faults"]
         demo.clear_faults()
 
     def _recover(self, there: Raw) -> None:

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
-from harness import Service, User, World, eventually, photo, run, sha1
+from harness import Service, User, World, eventually, photo, sha1
 from rawsftp import Raw
+from rclone import remote
 
 SEED = int(os.environ.get("IMMICH_CONCH_TEST_SEED", "20"))
 #: Files of one sync, kills in it, and syncs: (in every run, in the whole).
-FILES, KILLS, SYNCS = (30, 300), (7, 10), (3, 21)
+FILES, KILLS, SYNCS = (30, 300), (5, 10), (3, 21)
 #: Seconds of a sync before which and within which the service is killed.
 FIRST, LONGEST = 0.15, (1.2, 4.0)
 #: Worlds side by side.
@@ -48,11 +49,7 @@ class Syncing:
 
     def __attrs_post_init__(self) -> None:
         self.source.mkdir(parents=True)
-        hidden = run(["rclone", "obscure", self.user.password], cwd=self.directory)
-        self.config.write_text(
-            f"[there]\ntype = sftp\nhost = 127.0.0.1\nport = {self.service.port}\n"
-            f"user = {self.user.email}\npass = {hidden.stdout.strip()}\ndisable_hashcheck = true\n"
-        )
+        self.config.write_text(remote(self.service, self.user) + "disable_hashcheck = true\n")
 
     @property
     def source(self) -> Path:

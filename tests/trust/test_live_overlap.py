@@ -25,7 +25,7 @@ def user(shared: World) -> User:
 
 def uploads(world: World) -> int:
     """Uploads that Immich has seen to their end, whatever the end was."""
-    return int(world.demo.state()["requests"].get("POST /assets", 0))
+    return int(world.demo.counts()["requests"].get("POST /assets", 0))
 
 
 def watch(world: World) -> None:
@@ -35,7 +35,7 @@ def watch(world: World) -> None:
 
 def begun(world: World) -> bool:
     """Whether an upload has begun since."""
-    return bool(world.demo.state()["faults"] == 0)
+    return bool(world.demo.counts()["faults"] == 0)
 
 
 def test_openssh_has_not_finished_when_immich_gets_the_first_bytes(

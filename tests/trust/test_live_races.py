@@ -302,7 +302,7 @@ def test_a_crash_while_immich_works_on_one_and_the_other_after_it(
     shared.demo.fault("hang", method=method, route=route, count=1)
     cut = Doing(actions[order[0]])
     eventually(
-        lambda: shared.demo.state()["faults"] == 0 or None,
+        lambda: shared.demo.counts()["faults"] == 0 or None,
         lambda: f"the request to be held {cut.said}",
     )
     service.kill()
