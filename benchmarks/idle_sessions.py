@@ -81,6 +81,8 @@ async def grown(login: Login, emails: Sequence[str], count: int, curve: Curve) -
         await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
         await asyncio.sleep(SETTLE)
         full = resident_mib(login.pid)
+        here = sum(not connection.is_closed() for connection in connections)
+        expect("sessions that are still there", here, count + 1)
         for connection in connections[1:]:
             connection.close()
         await asyncio.sleep(SETTLE)
