@@ -55,7 +55,7 @@ WIRE_ERRORS = (
     RequestTransmissionFailed,
     ResponseFailed,
 )
-"""What an agent raises for a connection that could not be made, broke, or was cancelled."""
+"""What treq raises for a connection that could not be made, broke, or was cancelled."""
 
 _NOT_FOUND = re.compile(r"Not found or no |\w+ not found$")
 """`Not found or no album.read access`; `Album not found` where assets are put into one that is

@@ -1,1 +1,1 @@
-"""What a user's tree means: no Conch, no HTTP, no reactor; a clock is handed in."""
+"""What a user's tree means: no Conch, no treq, no reactor; a clock is handed in."""
