@@ -33,8 +33,10 @@ from immich_conch.accounts import Accounts
 from immich_conch.auth import Avatar, ImmichChecker, Realm
 from immich_conch.counters import Counters
 from immich_conch.errors import Denied
+from immich_conch.guard.throttle import Throttle
 from immich_conch.immich.client import connect
 from immich_conch.immich.model import Asset, Known, NewAsset, Uploaded
+from immich_conch.logins import Logins
 from immich_conch.process import prepare
 from immich_conch.service import SFTPService
 from immich_conch.settings import Settings
@@ -194,6 +196,7 @@ def main() -> None:
         settings.spool_sync,
         Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
     )
+    spool.threads = _in_thread
     accounts = Accounts(
         settings=settings,
         spool=spool,
@@ -203,9 +206,11 @@ def main() -> None:
         counters=counters,
     )
     realm = MemoryRealm(accounts, reactor, time.time, _in_thread)
+    throttle = Throttle(settings.login_rate, reactor)
+    logins = Logins(accounts, throttle, reactor, settings.login_memory)
     service = SFTPService(server, accounts, reactor)
     factory = Factory(
-        Portal(realm, [ImmichChecker(server, counters)]),
+        Portal(realm, [ImmichChecker(server, counters, logins)]),
         load_host_keys(settings.host_key_dir),
         reactor,
         connection_opened=service.connection_opened,
