@@ -72,6 +72,10 @@ LINGER = 5.0
 TCP_BUFFER_BYTES = 2**18
 """What may wait in the TCP connection before the channels hold their data back."""
 
+SEND_BYTES = 2**19
+"""What the system is handed at once; Twisted's own limit is a quarter of it.  Sending is a third
+of a download's CPU time, and fewer and larger pieces save a fifth of all of it."""
+
 MAX_UNSENT_BYTES = 2**20
 PACKET_COST_BYTES = 64
 """What may be said on top of a full TCP connection or inside a key exchange, and what a packet
@@ -142,6 +146,7 @@ class Transport(KeyExchange):
         self._early_bytes = None
         self._max_unsent = MAX_UNSENT_BYTES
         self.transport.bufferSize = TCP_BUFFER_BYTES
+        self.transport.SEND_LIMIT = SEND_BYTES
         factory = self.factory
         self._liveness = Liveness(self, factory.clock, factory.keepalive, factory.idle_timeout)
         self._liveness.start()
