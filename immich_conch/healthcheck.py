@@ -22,14 +22,19 @@ TIMEOUT = 5.0
 VARIABLE = "IMMICH_CONCH_ENDPOINT"
 DEFAULT = "tcp:2222"
 
+#: Twisted's prefix of endpoints that want a PROXY header; ours names nobody.
+_PROXY, _HEADER = "haproxy:", b"PROXY UNKNOWN\r\n"
 _ENDPOINT = re.compile(r"(tcp6?):(?:port=)?(\d+)(?::(.*))?")
 _LOOPBACK = {"tcp": "127.0.0.1", "tcp6": "::1"}
 _ANY = frozenset(("", "0.0.0.0", "::"))  # noqa: S104 -- compared with, not listened on
 
 
 def address(endpoint: str) -> tuple[str, int]:
-    """Host and port under which a `tcp:` or `tcp6:` endpoint answers; raises ValueError."""
-    match = _ENDPOINT.fullmatch(endpoint)
+    """Host and port under which a `tcp:` or `tcp6:` endpoint answers; raises ValueError.
+
+    One of them behind `haproxy:` answers at the same place.
+    """
+    match = _ENDPOINT.fullmatch(endpoint.removeprefix(_PROXY))
     if match is None:
         raise ValueError(f"{endpoint!r} is no tcp: or tcp6: endpoint")
     kind, port, rest = match[1], int(match[2]), match[3] or ""
@@ -41,6 +46,8 @@ def address(endpoint: str) -> tuple[str, int]:
 def check(endpoint: str, timeout: float = TIMEOUT) -> str:
     """The banner without its line end; raises ValueError or OSError."""
     with socket.create_connection(address(endpoint), timeout) as connection:
+        if endpoint.startswith(_PROXY):
+            connection.sendall(_HEADER)
         # An SSH server may say other lines first, but this one does not.
         banner = connection.makefile("rb").readline(256)
     if not banner.startswith(b"SSH-2.0-"):

@@ -21,6 +21,7 @@ from immich_conch import healthcheck, settings
         ("tcp:2222:backlog=9:interface=192.0.2.7", "192.0.2.7", 2222),
         ("tcp6:2222", "::1", 2222),
         (r"tcp6:2222:interface=\:\:", "::1", 2222),
+        ("haproxy:tcp:2222", "127.0.0.1", 2222),
         (r"tcp:2222:interface=2001\:db8\:\:7", "2001:db8::7", 2222),
     ],
 )

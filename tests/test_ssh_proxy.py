@@ -28,6 +28,7 @@ from twisted.internet.protocol import ClientCreator
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 
+from immich_conch import healthcheck
 from immich_conch.ssh.proxy import (
     HEADER_DEADLINE,
     MAX_HEADER_BYTES,
@@ -168,6 +169,22 @@ def test_a_proxys_own_health_check_is_greeted_and_is_nobodys_address(host_keys: 
     protocol.connectionLost()
 
 
+def test_the_containers_health_check_is_greeted_but_speaks_for_nobody(
+    host_keys: Any, lines: list[str]
+) -> None:
+    proxied = Proxied(host_keys)
+    here = IPv4Address("TCP", "127.0.0.1", 5)
+    check, pretender = proxied.connect(here), proxied.connect(here)
+    assert check is not None and pretender is not None
+    check[0].dataReceived(b"PROXY UNKNOWN\r\n")
+    assert check[1].value().startswith(b"SSH-2.0-")
+    pretender[0].dataReceived(V1 + b"SSH-2.0-x\r\n")
+    assert pretender[1].aborted and pretender[1].value() == b""
+    assert len(proxied.world.opened) == 1 and "may not speak for others" in lines[-1]
+    check[0].connectionLost()
+    assert proxied.clock.getDelayedCalls() == []
+
+
 def test_who_is_no_trusted_proxy_is_closed_and_costs_few_lines(
     host_keys: Any, lines: list[str]
 ) -> None:
@@ -246,6 +263,9 @@ async def test_a_service_behind_haproxy_bans_clients_and_not_the_proxy(
     service.startService()
     listener = [s for s in service if hasattr(s, "endpoint")][-1]
     port = listener._waitingForPort.result.getHost().port
+    # The health check of the container is heard, whoever may speak for others.
+    endpoint = f"haproxy:tcp:{port}:interface=127.0.0.1"
+    assert (await deferToThread(healthcheck.check, endpoint)).startswith("SSH-2.0-")
     heard = await greeted(port, v2(client))
     assert heard.startswith(b"SSH-2.0-") is inside
     if client.startswith("198"):

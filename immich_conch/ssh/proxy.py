@@ -24,6 +24,8 @@ from twisted.protocols.haproxy._v1parser import V1Parser
 from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.python.failure import Failure
 
+from immich_conch.ssh.networks import parse_networks, within
+
 HEADER_DEADLINE = 5.0
 """Seconds for the header; a proxy sends it in its first packet, ahead of the client's bytes."""
 
@@ -36,6 +38,7 @@ MAX_WAITING = 1000
 
 _V1_UNKNOWN = b"PROXY UNKNOWN"
 _V2_HEAD = 16
+_LOOPBACK = parse_networks("127.0.0.0/8,::1")
 
 
 class BadHeader(Exception):
@@ -98,7 +101,8 @@ class _Waiting(Protocol):
     factory: ProxyFactory
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, believed: bool) -> None:
+        self._believed = believed
         self._inner: Any = None
         self._head = b""
         self._timer: IDelayedCall | None = None
@@ -122,6 +126,9 @@ class _Waiting(Protocol):
             return
         if found is not None:
             client, size = found
+            if client is not None and not self._believed:
+                self._refuse("it may not speak for others")
+                return
             rest, self._head = self._head[size:], b""
             self._begin(client, rest)
 
@@ -162,10 +169,10 @@ class ProxyFactory(ServerFactory):
     """Listens for proxies; `inner` makes the protocols, with the clients' addresses.
 
     `trusted` says of a peer's address, as text, whether its header is believed.  Who has access to
-    a UNIX socket is trusted by the rights on it.
+    a UNIX socket is trusted by the rights on it.  This machine's own health check is let in, with a
+    header that names nobody.
     """
 
-    protocol: Any = _Waiting
     noisy = False
     _log = Logger()
 
@@ -193,9 +200,13 @@ class ProxyFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """None, which closes the connection, for whoever is no trusted proxy."""
-        trusted = isinstance(addr, UNIXAddress) or self.trusted(str(getattr(addr, "host", "")))
+        host = str(getattr(addr, "host", ""))
+        believed = isinstance(addr, UNIXAddress) or self.trusted(host)
+        trusted = believed or within(host, _LOOPBACK)
         if trusted and len(self.waiting) < MAX_WAITING:
-            return super().buildProtocol(addr)
+            waiting = _Waiting(believed)
+            waiting.factory = self
+            return waiting
         now = self.clock.seconds()
         if now - self._told >= HEADER_DEADLINE:  # a flood is no flood of lines
             self._told = now
