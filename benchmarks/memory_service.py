@@ -41,8 +41,8 @@ from immich_conch.process import prepare
 from immich_conch.service import SFTPService
 from immich_conch.settings import Settings
 from immich_conch.sftp.handles import AssetHandle, Attrs
+from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.hostkeys import load_host_keys
-from immich_conch.ssh.transport import Factory
 from immich_conch.transfer.spool import Limits, Spool
 
 reactor: Any = _reactor

@@ -43,15 +43,16 @@ from immich_conch.guard.gateways import between
 from immich_conch.guard.throttle import Throttle
 from immich_conch.immich.client import ImmichServer, connect
 from immich_conch.key_checker import KeyChecker
+from immich_conch.loading import load
 from immich_conch.logins import Logins
 from immich_conch.parsing import parse_bool
 from immich_conch.process import prepare
 from immich_conch.service import Listener, SFTPService
 from immich_conch.settings import Settings
 from immich_conch.ssh.algorithms import AlgorithmError, Algorithms
+from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
 from immich_conch.ssh.proxy import ProxyFactory
-from immich_conch.ssh.transport import Factory
 from immich_conch.transfer.spool import Limits, Spool
 from immich_conch.users_file import UsersFile
 
@@ -104,7 +105,7 @@ class Options(usage.Options):
             if self.get(name) is not None:
                 self.given[field.name] = self[name]
         try:
-            self.settings = settings_module.load(self.given, self.environment, self["config"])
+            self.settings = load(self.given, self.environment, self["config"])
         except SettingsError as error:
             raise _wrong(error) from None
 

@@ -26,8 +26,8 @@ from zope.interface import implementer
 
 from immich_conch.errors import NotFound
 from immich_conch.sftp.packets import FileTransferServer
+from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.hostkeys import load_host_keys
-from immich_conch.ssh.transport import Factory
 
 PASSWORD = "correct horse"
 CLIENT_SECONDS = 60

@@ -24,7 +24,7 @@ from immich_conch.accounts import KEEP, PASSWORD, key_credential
 from immich_conch.auth import REVOKED_GRACE, Avatar, ImmichChecker, Realm
 from immich_conch.guard.throttle import Throttle
 from immich_conch.logins import Logins
-from immich_conch.ssh.transport import Factory
+from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.userauth import NotCounted
 
 __all__ = ["host_keys"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from immich_conch import settings
+from immich_conch.loading import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text()
@@ -69,7 +70,7 @@ def _plain(option: str, shown: str | None) -> str | None:
 
 def test_readme_tells_each_options_variable_and_default() -> None:
     told = {match[1]: (match[2], _plain(match[1], match[3])) for match in ROW.finditer(README)}
-    defaults = settings.load({"immich_host": "http://immich"}, {})
+    defaults = load({"immich_host": "http://immich"}, {})
     expected = {}
     for field in settings.fields():
         value = getattr(defaults, field.name)
@@ -250,7 +251,7 @@ def test_readme_names_every_compose_file() -> None:
 def test_the_image_sets_variables_that_exist_and_keeps_its_data_on_the_volume() -> None:
     values = dict(re.findall(r"\b(IMMICH_\w+)=(\S+)", DOCKERFILE.split("# No root")[0]))
     assert set(values) <= variables()
-    loaded = settings.load({}, {**values, "IMMICH_HOST": "http://immich-server:2283", "TZ": ""})
+    loaded = load({}, {**values, "IMMICH_HOST": "http://immich-server:2283", "TZ": ""})
     assert loaded.endpoint == ("tcp:22",)
     [volume] = re.findall(r"^VOLUME (\S+)$", DOCKERFILE, re.MULTILINE)
     for place in (loaded.host_key_dir, loaded.spool_dir):

@@ -26,7 +26,7 @@ from immich_conch.guard.defender import BANS_REMEMBERED, MAX_BANS, MAX_SCORES, D
 from immich_conch.guard.gate import Guard, Scores
 from immich_conch.guard.lines import PAUSE, Seldom
 from immich_conch.guard.recent import Recent
-from immich_conch.settings import load
+from immich_conch.loading import load
 from immich_conch.ssh.admission import Fault, Visit
 
 RULES = Rules(threshold=100, observation=600, ban=600, longest=86_400)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from immich_conch import healthcheck, settings
+from immich_conch.loading import load
 
 
 @pytest.mark.parametrize(
@@ -101,4 +102,4 @@ def test_a_service_that_is_not_there_is_not_healthy(capsys: pytest.CaptureFixtur
 def test_the_variable_is_the_one_of_the_settings() -> None:
     [endpoint] = [field for field in settings.fields() if field.name == "endpoint"]
     assert settings.environment_name(endpoint) == healthcheck.VARIABLE
-    assert settings.load({"immich_host": "http://immich"}, {}).endpoint == (healthcheck.DEFAULT,)
+    assert load({"immich_host": "http://immich"}, {}).endpoint == (healthcheck.DEFAULT,)

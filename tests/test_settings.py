@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from immich_conch.errors import SettingsError
-from immich_conch.settings import Settings, environment_name, fields, load
+from immich_conch.loading import load
+from immich_conch.settings import Settings, environment_name, fields
 from immich_conch.sources import VALUE_BYTES
 
 HOST = {"IMMICH_HOST": "http://immich:2283"}

@@ -23,8 +23,8 @@ from immich_conch.errors import (
 from immich_conch.immich.model import Asset
 from immich_conch.library import relations
 from immich_conch.library.views import _belongs, _criteria
+from immich_conch.loading import load
 from immich_conch.parsing import VIEWS
-from immich_conch.settings import load
 
 # -- reading -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The SSH transport of one connection, and the factory that makes it.
+"""The SSH transport of one connection; `factory` makes it.
 
 Conch's server transport with its traps closed: a deadline until the client has logged in, one log
 line for a peer's nonsense, turns for who sends a lot, and a TCP buffer that pushes back.  What
@@ -7,13 +7,10 @@ packets look like and when keys are changed is in `kex`.  It knows services, not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from twisted.conch.ssh.connection import MSG_CHANNEL_DATA, MSG_GLOBAL_REQUEST
-from twisted.conch.ssh.factory import SSHFactory
-from twisted.conch.ssh.keys import Key
 from twisted.conch.ssh.transport import (
     DISCONNECT_BY_APPLICATION,
     DISCONNECT_MAC_ERROR,
@@ -22,15 +19,12 @@ from twisted.conch.ssh.transport import (
     MSG_DISCONNECT,
     MSG_SERVICE_ACCEPT,
 )
-from twisted.cred.portal import Portal
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IPushProducer,
-    IReactorTime,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory as ProtocolFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -39,26 +33,15 @@ from immich_conch.ssh.admission import (
     MAX_EARLY_BYTES,
     MAX_EARLY_EXCHANGES,
     MAX_EARLY_UNSENT_BYTES,
-    Gate,
-    TurnedAway,
     Visit,
 )
-from immich_conch.ssh.algorithms import Algorithms
 from immich_conch.ssh.ciphers import BadMac, Piece
-from immich_conch.ssh.kex import REKEY_BYTES, REKEY_SECONDS, KeyExchange
-from immich_conch.ssh.liveness import KEEPALIVE_SECONDS, Liveness, keep_alive
+from immich_conch.ssh.kex import KeyExchange
+from immich_conch.ssh.liveness import Liveness, keep_alive
 from immich_conch.ssh.packets import AFTER_LOGIN_BYTES
-from immich_conch.ssh.primes import PRIMES
 from immich_conch.ssh.quiet import QuietLogger
-from immich_conch.ssh.session import MAX_CHANNELS, WINDOW_BYTES, Connection
-from immich_conch.ssh.userauth import MAX_ATTEMPTS, UserAuth
+from immich_conch.ssh.session import Connection
 from immich_conch.ssh.wire import PacketError, Reader, string
-
-if TYPE_CHECKING:
-    # Conch's classes are hardly annotated: to the type checker what we override is untyped.
-    _SSHFactory = Any
-else:
-    _SSHFactory = SSHFactory
 
 LOGIN_DEADLINE = 60.0
 """Seconds from the TCP connection to a finished log-in; half of OpenSSH's LoginGraceTime."""
@@ -101,7 +84,7 @@ class Transport(KeyExchange):
     ourVersionString = b"SSH-2.0-immich-conch"  # no version numbers for the curious
     _log = QuietLogger()
 
-    factory: Factory
+    factory: Any
     service: Any
 
     def __init__(self) -> None:
@@ -389,75 +372,6 @@ class Transport(KeyExchange):
             self._unsent = 0
             if isinstance(self.service, Connection):
                 self.service.resume_writing()
-
-
-def _nothing(transport: Transport) -> None:
-    pass
-
-
-class Factory(_SSHFactory):
-    """Makes a Transport for each connection.
-
-    `host_keys` are private keys by format; times are seconds, `window` bytes.  A `keepalive` or
-    `idle_timeout` of 0 asks or ends nobody.  `gate` says who may connect and hears what comes of
-    it; `connection_opened` and `connection_closed` are called once each with the transport.
-    """
-
-    protocol = Transport
-    noisy = False
-    _log = QuietLogger()
-
-    def __init__(
-        self,
-        portal: Portal,
-        host_keys: Mapping[bytes, Key],
-        clock: IReactorTime,
-        *,
-        login_deadline: float = LOGIN_DEADLINE,
-        failure_delay: float = FAILURE_DELAY,
-        max_attempts: int = MAX_ATTEMPTS,
-        max_channels: int = MAX_CHANNELS,
-        window: int = WINDOW_BYTES,
-        rekey_bytes: int = REKEY_BYTES,
-        rekey_seconds: float = REKEY_SECONDS,
-        gate: Gate | None = None,
-        algorithms: Algorithms | None = None,
-        keepalive: float = KEEPALIVE_SECONDS,
-        idle_timeout: float = 0.0,
-        connection_opened: Callable[[Transport], None] = _nothing,
-        connection_closed: Callable[[Transport], None] = _nothing,
-    ) -> None:
-        self.portal = portal
-        self.clock = clock
-        self.privateKeys = dict(host_keys)
-        self.publicKeys = {kind: key.public() for kind, key in host_keys.items()}
-        self.primes = PRIMES
-        self.algorithms = algorithms or Algorithms.of(host_keys)
-        self.login_deadline = login_deadline
-        self.failure_delay = failure_delay
-        self.max_attempts = max_attempts
-        self.rekey_bytes = rekey_bytes
-        self.rekey_seconds = rekey_seconds
-        self.gate = Gate() if gate is None else gate
-        self.keepalive = keepalive
-        self.idle_timeout = idle_timeout
-        self.connection_opened = connection_opened
-        self.connection_closed = connection_closed
-        self.services = {
-            b"ssh-userauth": UserAuth,
-            b"ssh-connection": partial(Connection, window=window, max_channels=max_channels),
-        }
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A transport with lists of its own (trap 14: never on Conch's classes)."""
-        visit = self.gate.enter(addr)
-        if visit is None:
-            return TurnedAway()
-        # SSHFactory's buildProtocol would put the SHA-1 signatures of an RSA key back.
-        transport: Any = ProtocolFactory.buildProtocol(self, addr)
-        transport.algorithms = self.algorithms
-        transport.client, transport.visit = addr, visit
-        return transport
 
 
 def _address_text(address: Any) -> str:
