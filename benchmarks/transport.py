@@ -25,7 +25,6 @@ from twisted.internet.task import Clock
 from benchmarks.process import busy, load, machine
 from benchmarks.tables import Ratio, Report, Row, Series
 from immich_conch.ssh.ciphers import GCM, Suite
-from immich_conch.ssh.packets import AFTER_LOGIN_BYTES
 from immich_conch.ssh.session import Connection
 from immich_conch.ssh.transport import Transport
 
@@ -55,6 +54,8 @@ class Wire:
 
     size: int = 0
     kept: list[bytes] | None = None
+    bufferSize: int = 0
+    SEND_LIMIT: int = 0
 
     def write(self, data: bytes) -> None:
         """One packet, or a part."""
@@ -128,10 +129,10 @@ def ours(suite: Suite) -> Peer:
     wire, sink, clock = Wire(), Sink(), Clock()
     transport: Any = Transport()
     transport.transport = wire
-    transport.factory = SimpleNamespace(clock=clock, rekey_bytes=2**60)
+    transport.factory = SimpleNamespace(clock=clock, rekey_bytes=2**60, keepalive=0, idle_timeout=0)
     transport._sealer = suite.keyed(IV, KEY, INTEGRITY)
     transport._reader.use(suite.keyed(IV, KEY, INTEGRITY))
-    transport._reader.limit = AFTER_LOGIN_BYTES
+    transport.authenticated()
     transport._blockedByKeyExchange = None
     transport.gotVersion = True
     transport.service = sink

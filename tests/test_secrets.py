@@ -22,7 +22,6 @@ import paramiko
 import pytest
 import pytest_twisted
 from attrs import define, field
-from conftest import LoggedErrors
 from rig import until
 from twisted.internet.defer import Deferred, getDebugging
 from twisted.logger import LogEvent, globalLogPublisher, textFileLogObserver
@@ -161,7 +160,7 @@ async def test_no_secret_comes_out_anywhere(
     tmp_path: Path,
     watch: Watch,
     monkeypatch: pytest.MonkeyPatch,
-    logged_errors: LoggedErrors,
+    logged_errors: Any,
 ) -> None:
     async with serving(tmp_path, "--log-requests", "--settle=0.2", password=PASSWORD) as served:
         demo, tokens = served.demo, set()
