@@ -278,7 +278,7 @@ async def test_no_secret_comes_out_anywhere(
     assert len(tokens) > 5
     assert watch.reprs > 100
     for line in (
-        r"log-in of .* refused: wrong user name or password",
+        r"refused by way of .*: bad-password, user 'alice@example.com'",
         r"POST /auth/login: 201 after",
         r"user alice@example.com logged in with a password",
         r"user alice@example.com logged in with an API key",
