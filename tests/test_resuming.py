@@ -29,6 +29,7 @@ from immich_conch import spool_tool
 from immich_conch.errors import NoSpace, NotFound
 from immich_conch.transfer.spool import Limits, Spool
 from immich_conch.transfer.syncer import Syncer
+from immich_conch.transfer.upload import State
 
 
 @pytest.mark.parametrize("died", [False, True])
@@ -311,3 +312,23 @@ async def test_a_running_service_does_what_the_administrator_left_for_it(tmp_pat
     assert spool_tool.requests(os.fspath(place)) == []
     spool_tool.answer(os.fspath(place), "ab" * 16, "ok")
     assert (control / ("ab" * 16 + ".answer")).read_text() == "ok"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_what_waits_for_days_keeps_nothing_of_the_session_that_wrote_it(
+    tmp_path: Path, closed: bool
+) -> None:
+    async with rig(tmp_path) as r:
+        r.album("Rome")
+        session = await r.session()
+        handle = await session.open("/Rome/a.jpg.part")
+        handle.writeChunk(0, jpeg("half", 5000))
+        assert handle.upload.session is session.sftp
+        upload = handle.upload
+        if closed:
+            await handle.close()
+        else:
+            handle.abort()
+        assert upload.size == 5000 and upload.state in (State.PARTIAL, State.PARKED)
+        assert upload.session is None and upload.lease is None

@@ -200,7 +200,10 @@ class Uploads(Copies):
             upload.overlap.closed()
         if upload.size == 0:
             upload.go(State.PARKED)
-        elif await self.check_type(self.lease_of(upload), upload.name):
+            return
+        # It may wait for days; the SSH session with all that it holds must not.
+        upload.session = None
+        if await self.check_type(self.lease_of(upload), upload.name):
             await self._park(upload)
         else:
             await self._ready(upload, State.OPEN)
@@ -246,6 +249,7 @@ class Uploads(Copies):
         )
         self.counters.add("uploads.cut")
         upload.stop_overlap()
+        upload.session = None
         if upload.removed or upload.poison is not None or upload.base is not None:
             self._drop(upload)
             return

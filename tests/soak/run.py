@@ -34,6 +34,8 @@ OPTIONS = (
     *("--settle", "1", "--mirror-keep", str(MIRROR_KEEP), "--overlap-from", "2M"),
     # A client that hangs is gone within 25 s; one of a busy machine is not.
     *("--keepalive", "5", "--session-check", "10"),
+    # An Immich that says no to the right password, as a fault, would get good users banned.
+    *("--ban-threshold", "0"),
 )
 
 
