@@ -49,11 +49,9 @@ def _setting(
     env: str = "",
     metavar: str = "VALUE",
     many: bool = False,
-    secret: bool = False,
 ) -> Any:
     return field(
         default=Factory(default) if callable(default) else default,
-        repr=not secret,
         metadata={"parse": parse, "doc": doc, "env": env, "metavar": metavar, "many": many},
     )
 

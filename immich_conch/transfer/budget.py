@@ -18,8 +18,8 @@ LIMIT = 96 * 2**20
 class Keeper(Protocol):
     """Something that keeps bytes."""
 
-    def give_back(self) -> bool:
-        """Let go of what nobody waits for and end; False where somebody waits."""
+    def give_back(self) -> None:
+        """Let go of everything and end, unless somebody waits."""
 
 
 @define(eq=False)

@@ -263,13 +263,11 @@ class _Stream:
         self._count()
         return waiting
 
-    def give_back(self) -> bool:
+    def give_back(self) -> None:
         """Others need the memory: end, unless somebody waits."""
-        if self.waiting or self._stopped:
-            return False
-        self.reader.drop(self)
-        self.stop()
-        return True
+        if not self.waiting and not self._stopped:
+            self.reader.drop(self)
+            self.stop()
 
     def _count(self) -> None:
         """Tell the budget what is kept now; that may end other streams."""
