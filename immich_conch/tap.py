@@ -35,7 +35,7 @@ from immich_conch.demo.library import EMAIL as DEMO_EMAIL
 from immich_conch.demo.library import PASSWORD as DEMO_PASSWORD
 from immich_conch.demo.library import seed
 from immich_conch.errors import SettingsError
-from immich_conch.guard.addresses import Atlas, parsed, within
+from immich_conch.guard.addresses import Atlas
 from immich_conch.guard.admission import Admission, Caps, Startups
 from immich_conch.guard.defender import Defender, Rules
 from immich_conch.guard.gate import Guard, Scores
@@ -52,6 +52,7 @@ from immich_conch.settings import Settings
 from immich_conch.ssh.algorithms import AlgorithmError, Algorithms
 from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
+from immich_conch.ssh.networks import within
 from immich_conch.ssh.proxy import ProxyFactory
 from immich_conch.transfer.spool import Limits, Spool
 from immich_conch.users_file import UsersFile
@@ -370,7 +371,6 @@ def _listener(settings: Settings, reactor: Any, factory: Factory, text: str) -> 
         )
 
     def trusted(host: str) -> bool:
-        address = parsed(host)
-        return address is not None and within(address, networks)
+        return within(host, networks)
 
     return Listener(endpoint, ProxyFactory(factory, trusted, reactor), text)

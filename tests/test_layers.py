@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transfer": {"errors", *DOORS, "library", "counters"},
     "sftp": {"errors", *DOORS, "library", "transfer"},
     "ssh": set(),
-    "guard": {"counters", "ssh.admission"},
+    "guard": {"counters", "ssh.admission", "ssh.networks"},
     "demo": set(),
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},

@@ -11,11 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 from ipaddress import (
-    IPv4Address,
-    IPv4Network,
     IPv6Address,
-    IPv6Network,
-    ip_address,
     ip_network,
 )
 from typing import Any
@@ -23,9 +19,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from immich_conch.guard.recent import Recent
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from immich_conch.ssh.networks import Address, Network, parsed
 
 #: Where gateways and proxies of one's own are: RFC 1918, 6598, 3927, 4193, 4291.  Not what Python
 #: calls private, which is whatever is not routed.
@@ -72,16 +66,6 @@ class Origin:
 
 
 UNKNOWN = Origin("unknown", 0, "", Place.HIDDEN, loopback=True)
-
-
-def parsed(host: str) -> Address | None:
-    """An address without zone, as IPv4 if it is one; None for what is no address."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
 
 
 def source(address: Address) -> str:

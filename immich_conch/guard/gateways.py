@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from immich_conch.guard.addresses import Address, parsed
+from immich_conch.ssh.networks import Address, parsed
 
 #: RTF_GATEWAY of linux/route.h: the route goes by way of another machine.
 _BY_GATEWAY = 0x2

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
@@ -23,12 +31,17 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def parsed(host: str) -> Address | None:
+    """An address without zone, as IPv4 if it is one; None for what is no address."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 def within(address: str, networks: Iterable[Network]) -> bool:
     """Whether an address, as a socket gives it, is in one of the networks."""
-    try:
-        found = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False  # a Unix socket, or none
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return any(found in network for network in networks)
+    found = parsed(address)
+    return found is not None and any(found in network for network in networks)
