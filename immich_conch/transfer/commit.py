@@ -73,15 +73,17 @@ def _can_be_shown(asset: Asset) -> None:
 
 @define(eq=False)
 class Commit:
-    """One run of a commit.  `landed` is done with the asset before the album is touched.
+    """One run of a commit.  `made` or `landed` is done before the album is touched.
 
-    It is told whether the asset is a new one, of which nothing can be noted yet.
+    `made` hears the id of a new asset, of which nothing can be noted yet; `landed` the asset that
+    had these bytes before.
     """
 
     immich: IImmich
     content: Content
     album_id: str | None
-    landed: Callable[[Asset, bool], Awaitable[None]]
+    made: Callable[[str], None]
+    landed: Callable[[Asset], Awaitable[None]]
     pairs: Pairs
     adds: Adds | None = None
     #: The live photo that brings these bytes into the album as its motion part.
@@ -94,16 +96,41 @@ class Commit:
     async def run(self) -> Asset:
         """The asset, in the album and not in the trash; raises what Immich raised."""
         asset_id = await self._bytes_in()
+        if self._made == asset_id:
+            self.made(asset_id)
+            new = await self._new_into_album(asset_id)
+            if new is not None:
+                return new
+        asset = await self._looked_at(asset_id)
+        if self._made != asset_id:
+            await self.landed(asset)
+        if asset.visibility == "hidden":
+            return await self._beside_its_still(asset)
+        return await self._into_album(asset)
+
+    async def _new_into_album(self, asset_id: str) -> Asset | None:
+        """A new asset is looked at once, behind its way into the album.
+
+        None where that did not go as it nearly always does: somebody has moved it to the trash, or
+        Immich has found out that it is the motion part of a live photo.
+        """
+        if self.album_id is not None:
+            try:
+                await link(self.immich, self.album_id, asset_id, self.adds)
+            except (Denied, Refused):
+                return None  # why, the longer way finds out
+        asset = await self._looked_at(asset_id)
+        return None if asset.trashed or asset.visibility == "hidden" else asset
+
+    async def _looked_at(self, asset_id: str) -> Asset:
+        """The asset, if its bytes are these and an album can show it."""
         asset = await self.immich.asset(asset_id)
         if asset.checksum is not None and asset.checksum != self.content.checksum:
             if self._made == asset_id:  # what was there before is nobody's mistake
                 await self.immich.trash([asset_id])
             raise Unreachable("Immich received other bytes than were sent; they are sent again.")
         _can_be_shown(asset)
-        await self.landed(asset, self._made == asset_id)
-        if asset.visibility == "hidden":
-            return await self._beside_its_still(asset)
-        return await self._into_album(asset)
+        return asset
 
     async def _beside_its_still(self, part: Asset) -> Asset:
         """Known bytes that Immich has as a motion part: they are in an album by their still."""

@@ -120,13 +120,15 @@ class Landing:
         """The asset, whether its album still exists, and the still that shows it there."""
         immich = lease.immich
 
-        async def landed(asset: Asset, new: bool) -> None:
-            if new or await self._note(upload, lease, asset):
-                upload.asset_id = asset.id
-            if new:
-                self.notes.noted(asset.id, None)
+        def made(asset_id: str) -> None:
+            upload.asset_id = asset_id
+            self.notes.noted(asset_id, None)
 
-        async def alone(asset: Asset, new: bool) -> None:
+        async def landed(asset: Asset) -> None:
+            await self._note(upload, lease, asset)
+            upload.asset_id = asset.id
+
+        async def alone(asset: Asset) -> None:
             upload.asset_id = asset.id
 
         content = Content(
@@ -140,7 +142,9 @@ class Landing:
         )
         upload.unknown = False  # another try looks again
         try:
-            commit = Commit(immich, content, upload.album_id, landed, self.notes.pairs, self.adds)
+            commit = Commit(
+                immich, content, upload.album_id, made, landed, self.notes.pairs, self.adds
+            )
             return await commit.run(), True, commit.still
         except NotFound:
             try:
@@ -150,11 +154,11 @@ class Landing:
                     "the album of {name!r} is gone; the file is in Immich without an album",
                     name=upload.name,
                 )
-                commit = Commit(immich, content, None, alone, self.notes.pairs)
+                commit = Commit(immich, content, None, made, alone, self.notes.pairs)
                 return await commit.run(), False, None
             raise
 
-    async def _note(self, upload: Upload, lease: Lease, asset: Asset) -> bool:
+    async def _note(self, upload: Upload, lease: Lease, asset: Asset) -> None:
         """Note how known bytes are to be shown, before the album holds them.
 
         So they are never seen there under a name that nobody gave them.  The caller holds the
@@ -162,7 +166,7 @@ class Landing:
         """
         immich, album_id = lease.immich, upload.album_id
         if is_view(album_id):
-            return True  # CLOSE has looked whether it can be shown there
+            return  # CLOSE has looked whether it can be shown there
         before = await self.notes.read(immich, asset)
         # Immich's word: another upload may have put the bytes there a moment ago.
         here = not asset.trashed and album_id in await self.notes.pairs.albums_of(immich, asset)
@@ -185,7 +189,6 @@ class Landing:
                 ) from error
             # A time that cannot be kept has no effect (section 6).
             self._log.info("the time of {name!r} cannot be kept", name=upload.name)
-        return True
 
     async def _replace(self, upload: Upload, lease: Lease, asset: Asset) -> tuple[Landed, bool]:
         """Let the asset that had the name lose it; what came of it, and whether the name is free.
