@@ -7,12 +7,15 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import Factory, define
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 
 from immich_conch.errors import ConchError, NoSpace, Refused, SettingsError
 from immich_conch.transfer import commits, upkeep, uploads
@@ -245,6 +248,77 @@ def test_a_reader_keeps_the_bytes_of_a_file_that_has_gone(tmp_path: Path) -> Non
     assert file.read(0, 10) == b"bytes"
     file.close()
     assert file.fd == -1
+
+
+def _endings(directory: Path) -> list[str]:
+    """The endings of what lies in a spool."""
+    return sorted(path.suffix for path in _spooled(directory))
+
+
+@define
+class Later:
+    """A thread that begins when it is told to."""
+
+    jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = Factory(list)
+
+    def __call__(self, work: Callable[[], Any]) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
+        self.jobs.append((work, done))
+        return done
+
+    def run(self) -> None:
+        """One job."""
+        work, done = self.jobs.pop(0)
+        done.callback(work())
+
+
+def test_a_thread_removes_in_one_go_what_was_dropped_while_it_was_busy(tmp_path: Path) -> None:
+    spool = Spool.make(os.fspath(tmp_path), sync=False)
+    spool.threads = later = Later()
+    for file in [spool.create("u", {}) for _ in range(3)]:
+        spool.discard(file)
+    # Nobody can take them for uploads any more, whenever the thread comes to them.
+    assert _endings(tmp_path) == 3 * [".gone"] + 3 * [".json"]
+    later.run()
+    assert _endings(tmp_path) == 2 * [".gone"] + 2 * [".json"]
+    later.run()
+    assert _endings(tmp_path) == []
+    assert later.jobs == []
+
+
+def test_a_crash_before_the_thread_came_brings_nothing_back(tmp_path: Path) -> None:
+    spool = Spool.make(os.fspath(tmp_path), sync=False)
+    spool.threads = Later()
+    file = spool.create("u", {})
+    file.write(0, b"unwanted")
+    spool.discard(file)
+    spool.close()
+    assert Spool.make(os.fspath(tmp_path), sync=False).scan() == []
+    assert _endings(tmp_path) == []
+
+
+def test_a_disk_that_refuses_to_remove_is_said_and_keeps_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool.make(os.fspath(tmp_path), sync=False)
+    spool.threads = later = Later()
+    first, bad, last = (spool.create("u", {}) for _ in range(3))
+    unlink = os.unlink
+
+    def sick(path: str) -> None:
+        if bad.id in path:
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", sick)
+    for file in (first, bad, last):
+        spool.discard(file)
+    with capturedLogs() as lines:
+        later.run()
+        later.run()
+    assert _endings(tmp_path) == [".gone", ".json"]
+    [line] = [formatEvent(line) for line in lines]
+    assert "Input/output error" in line and bad.id in line
 
 
 def test_a_spool_directory_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:

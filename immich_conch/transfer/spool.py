@@ -26,6 +26,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from immich_conch.errors import ConchError, NoSpace, SettingsError
+from immich_conch.transfer.clearing import GONE, Clearing, bury, unlink
 from immich_conch.transfer.running_hash import Threads
 from immich_conch.transfer.spool_file import SpoolFile, own_error
 
@@ -37,8 +38,6 @@ LOOK_EVERY = 64 * 2**20
 WARN_AT = 0.9
 #: Where what cannot be used goes.
 SET_ASIDE = "set-aside"
-#: The ending of data that nobody wants any more, while it is being removed.
-GONE = "gone"
 _LOCK = ".lock"
 
 Entry = Mapping[str, Any]
@@ -77,17 +76,22 @@ class Spool:
     limits: Limits = field(factory=Limits)
     random_id: Callable[[], str] = field(default=lambda: secrets.token_hex(16))
     evict: Callable[[str | None, int], None] = _no_victims
-    #: Where large files are hashed while they are written; None: on the reactor's thread.
+    #: Where large files are hashed while they are written, and what is not needed any more is
+    #: removed; None: on the reactor's thread.
     threads: Threads | None = field(default=None, repr=False)
     files: dict[str, SpoolFile] = field(factory=dict)
     #: Bytes by user, and what may be written before the disk is looked at again.
     used: Counter[str] = field(factory=Counter)
     _credit: int = 0
     _owners: dict[str, str] = field(factory=dict)
+    _clearing: Clearing = field(init=False, repr=False)
     _lock: int = -1
     _warned: bool = False
 
     _log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        self._clearing = Clearing(self.directory)
 
     @classmethod
     def make(cls, directory: str, sync: bool = True, limits: Limits | None = None) -> Spool:
@@ -127,7 +131,7 @@ class Spool:
             self._put(file_id, entry, sync=False)
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            _unlink(self._path(file_id, "json"))
+            unlink(self._path(file_id, "json"))
             raise own_error(error) from error
         return self._adopt(user, SpoolFile(file_id, path, fd))
 
@@ -188,9 +192,10 @@ class Spool:
             del self.used[user]
         file.room = lambda more: None
         try:
-            bury(self.directory, file.id)
-        finally:
+            # Closed while it has a name: the last one to let go of a file waits for the disk.
             file.close()
+        finally:
+            self._clearing.bury(file.id, self.threads)
 
     # -- the journal --------------------------------------------------------------------------
 
@@ -207,7 +212,7 @@ class Spool:
                 self._put(file.id, entry, sync=self.sync)
                 if file.id not in self.files:
                     # Discarded meanwhile, on the reactor's thread.
-                    _unlink(self._path(file.id, "json"))
+                    unlink(self._path(file.id, "json"))
                 results.append(None)
             except ConchError as error:
                 results.append(error)
@@ -231,7 +236,7 @@ class Spool:
 
     def forget(self, note_id: str) -> None:
         """Remove an entry without data."""
-        _unlink(self._path(note_id, "json"))
+        unlink(self._path(note_id, "json"))
 
     def journal(self, file: SpoolFile, entry: Entry) -> None:
         """Replace an entry without syncing: what was true before does no harm (blocking)."""
@@ -240,7 +245,7 @@ class Spool:
         except OSError as error:
             raise own_error(error) from error
         if file.id not in self.files:
-            _unlink(self._path(file.id, "json"))
+            unlink(self._path(file.id, "json"))
 
     def _path(self, file_id: str, kind: str) -> str:
         return os.path.join(self.directory, f"{file_id}.{kind}")
@@ -260,7 +265,7 @@ class Spool:
                 os.close(fd)
             os.replace(fresh, path)
         except OSError:
-            _unlink(fresh)
+            unlink(fresh)
             raise
 
     def _sync_directory(self) -> None:
@@ -287,7 +292,7 @@ class Spool:
                     found.append(one)
             elif kind == "json.new":
                 # Never renamed, so nobody was told of it.
-                _unlink(os.path.join(self.directory, name))
+                unlink(os.path.join(self.directory, name))
             elif kind == "data" and f"{file_id}.json" not in names:
                 self._orphan(file_id)
         return found
@@ -324,7 +329,7 @@ class Spool:
     def _orphan(self, file_id: str) -> None:
         path = self._path(file_id, "data")
         if os.path.getsize(path) == 0:
-            _unlink(path)
+            unlink(path)
         else:
             self._set_aside(file_id, "no entry says what it is")
 
@@ -384,20 +389,3 @@ def read_entry(path: str) -> dict[str, Any]:
         if key not in entry or not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
             raise ValueError(f"{key} is missing or wrong")
     return entry
-
-
-def bury(directory: str, file_id: str) -> None:
-    """Remove an upload; its data's name says first that nobody wants it, so a crash loses nothing.
-
-    Without that, data whose entry is gone already would look like bytes to be kept.
-    """
-    path = os.path.join(directory, file_id)
-    with suppress(FileNotFoundError):
-        os.rename(f"{path}.data", f"{path}.{GONE}")
-    _unlink(f"{path}.json")
-    _unlink(f"{path}.{GONE}")
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
