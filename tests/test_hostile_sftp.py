@@ -1,7 +1,7 @@
 """Hostile SFTP clients: what ten thousand opens and a listing without end may cost.
 
 Windows that never open, requests that are none and answers nobody takes have their tests in
-`test_sftp_packets.py` and `test_hostile_ssh.py`.
+`test_sftp_packets.py`, `test_sftp_bounds.py` and `test_hostile_ssh.py`.
 """
 
 from __future__ import annotations
