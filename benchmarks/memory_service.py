@@ -29,7 +29,6 @@ from twisted.python import log
 from zope.interface import implementer
 
 from benchmarks.content import Content
-from immich_conch.accounts import Accounts
 from immich_conch.auth import Avatar, ImmichChecker, Realm
 from immich_conch.counters import Counters
 from immich_conch.errors import Denied
@@ -43,7 +42,7 @@ from immich_conch.settings import Settings
 from immich_conch.sftp.handles import AssetHandle, Attrs
 from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.hostkeys import load_host_keys
-from immich_conch.transfer.spool import Limits, Spool
+from immich_conch.tap import accounts_of
 
 reactor: Any = _reactor
 T = TypeVar("T")
@@ -191,20 +190,7 @@ def main() -> None:
     prepare()
     server: Any = Server(connect(reactor, settings.immich_host))
     counters = Counters()
-    spool = Spool.make(
-        settings.spool_dir,
-        settings.spool_sync,
-        Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
-    )
-    spool.threads = _in_thread
-    accounts = Accounts(
-        settings=settings,
-        spool=spool,
-        clock=reactor,
-        now=time.time,
-        in_thread=_in_thread,
-        counters=counters,
-    )
+    accounts = accounts_of(settings, reactor, _in_thread, counters)
     realm = MemoryRealm(accounts, reactor, time.time, _in_thread)
     throttle = Throttle(settings.login_rate, reactor)
     logins = Logins(accounts, throttle, reactor, settings.login_memory)

@@ -54,6 +54,7 @@ from immich_conch.ssh.factory import Factory
 from immich_conch.ssh.hostkeys import HostKeyError, fingerprints, load_host_keys
 from immich_conch.ssh.networks import within
 from immich_conch.ssh.proxy import ProxyFactory
+from immich_conch.transfer.running_hash import Threads
 from immich_conch.transfer.spool import Limits, Spool
 from immich_conch.users_file import UsersFile
 
@@ -201,7 +202,7 @@ def _invitation(endpoints: Sequence[str]) -> str:
     )
 
 
-def _in_thread(reactor: Any) -> Callable[[Callable[[], Any]], Awaitable[Any]]:
+def _in_thread(reactor: Any) -> Threads:
     """Runs blocking work in the reactor's threads."""
 
     def run(work: Callable[[], T]) -> Awaitable[T]:
@@ -265,6 +266,26 @@ def _guard(settings: Settings, reactor: Any, counters: Counters) -> Guard:
     )
 
 
+def accounts_of(
+    settings: Settings, reactor: Any, in_thread: Threads, counters: Counters
+) -> Accounts:
+    """Everybody's uploads and catalogs, over the spool of these settings; raises SettingsError."""
+    spool = Spool.make(
+        settings.spool_dir,
+        settings.spool_sync,
+        Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
+    )
+    spool.threads = in_thread
+    return Accounts(
+        settings=settings,
+        spool=spool,
+        clock=reactor,
+        now=time.time,
+        in_thread=in_thread,
+        counters=counters,
+    )
+
+
 def _assemble(settings: Settings, reactor: Any) -> MultiService:
     prepare()
     service = MultiService()
@@ -298,20 +319,7 @@ def _assemble(settings: Settings, reactor: Any) -> MultiService:
     except AlgorithmError as error:
         raise SettingsError(f"--{error}") from None
     counters = Counters()
-    spool = Spool.make(
-        settings.spool_dir,
-        settings.spool_sync,
-        Limits(settings.spool_limit, settings.spool_user_limit, settings.spool_min_free),
-    )
-    spool.threads = in_thread
-    accounts = Accounts(
-        settings=settings,
-        spool=spool,
-        clock=reactor,
-        now=time.time,
-        in_thread=in_thread,
-        counters=counters,
-    )
+    accounts = accounts_of(settings, reactor, in_thread, counters)
     logins = Logins(
         accounts, Throttle(settings.login_rate, reactor), reactor, settings.login_memory
     )
