@@ -192,6 +192,16 @@ class Spool:
         finally:
             file.close()
 
+    def withdraw(self, file: SpoolFile) -> None:
+        """Remove entry and data from the disk, for somebody who hears of it; raises Refused.
+
+        The file itself is as it was; `discard` it then.
+        """
+        try:
+            bury(self.directory, file.id)
+        except OSError as error:
+            raise own_error(error) from error
+
     # -- the journal --------------------------------------------------------------------------
 
     def seal_all(self, work: Sequence[tuple[SpoolFile, Entry]]) -> list[ConchError | None]:
@@ -389,12 +399,18 @@ def read_entry(path: str) -> dict[str, Any]:
 def bury(directory: str, file_id: str) -> None:
     """Remove an upload; its data's name says first that nobody wants it, so a crash loses nothing.
 
-    Without that, data whose entry is gone already would look like bytes to be kept.
+    Without that, data whose entry is gone already would look like bytes to be kept.  Where the
+    entry cannot be removed the data is wanted after all.
     """
     path = os.path.join(directory, file_id)
     with suppress(FileNotFoundError):
         os.rename(f"{path}.data", f"{path}.{GONE}")
-    _unlink(f"{path}.json")
+    try:
+        _unlink(f"{path}.json")
+    except OSError:
+        with suppress(OSError):
+            os.rename(f"{path}.{GONE}", f"{path}.data")
+        raise
     _unlink(f"{path}.{GONE}")
 
 
