@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import Any
 
 from immich_conch.errors import ConchError, SettingsError
-from immich_conch.transfer.spool import GONE, SET_ASIDE, Spool, bury, read_entry
+from immich_conch.transfer.journal import GONE, bury, read_entry
+from immich_conch.transfer.spool import SET_ASIDE, Spool
 
 #: Where commands for a running service and its answers lie.
 CONTROL = "control"

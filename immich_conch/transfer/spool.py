@@ -26,19 +26,16 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from immich_conch.errors import ConchError, NoSpace, SettingsError
+from immich_conch.transfer.journal import FORMAT, GONE, bury, read_entry, unlink
 from immich_conch.transfer.running_hash import Threads
 from immich_conch.transfer.spool_file import SpoolFile, own_error
 
-#: Version of the journal's format.
-FORMAT = 1
 #: Bytes that may be written between two looks at the free disk.
 LOOK_EVERY = 64 * 2**20
 #: Part of the limit from which on the log warns.
 WARN_AT = 0.9
 #: Where what cannot be used goes.
 SET_ASIDE = "set-aside"
-#: The ending of data that nobody wants any more, while it is being removed.
-GONE = "gone"
 _LOCK = ".lock"
 
 Entry = Mapping[str, Any]
@@ -127,7 +124,7 @@ class Spool:
             self._put(file_id, entry, sync=False)
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            _unlink(self._path(file_id, "json"))
+            unlink(self._path(file_id, "json"))
             raise own_error(error) from error
         return self._adopt(user, SpoolFile(file_id, path, fd))
 
@@ -217,7 +214,7 @@ class Spool:
                 self._put(file.id, entry, sync=self.sync)
                 if file.id not in self.files:
                     # Discarded meanwhile, on the reactor's thread.
-                    _unlink(self._path(file.id, "json"))
+                    unlink(self._path(file.id, "json"))
                 results.append(None)
             except ConchError as error:
                 results.append(error)
@@ -241,7 +238,7 @@ class Spool:
 
     def forget(self, note_id: str) -> None:
         """Remove an entry without data."""
-        _unlink(self._path(note_id, "json"))
+        unlink(self._path(note_id, "json"))
 
     def journal(self, file: SpoolFile, entry: Entry) -> None:
         """Replace an entry without syncing: what was true before does no harm (blocking)."""
@@ -250,7 +247,7 @@ class Spool:
         except OSError as error:
             raise own_error(error) from error
         if file.id not in self.files:
-            _unlink(self._path(file.id, "json"))
+            unlink(self._path(file.id, "json"))
 
     def _path(self, file_id: str, kind: str) -> str:
         return os.path.join(self.directory, f"{file_id}.{kind}")
@@ -270,7 +267,7 @@ class Spool:
                 os.close(fd)
             os.replace(fresh, path)
         except OSError:
-            _unlink(fresh)
+            unlink(fresh)
             raise
 
     def _sync_directory(self) -> None:
@@ -297,7 +294,7 @@ class Spool:
                     found.append(one)
             elif kind == "json.new":
                 # Never renamed, so nobody was told of it.
-                _unlink(os.path.join(self.directory, name))
+                unlink(os.path.join(self.directory, name))
             elif kind == "data" and f"{file_id}.json" not in names:
                 self._orphan(file_id)
         return found
@@ -334,7 +331,7 @@ class Spool:
     def _orphan(self, file_id: str) -> None:
         path = self._path(file_id, "data")
         if os.path.getsize(path) == 0:
-            _unlink(path)
+            unlink(path)
         else:
             self._set_aside(file_id, "no entry says what it is")
 
@@ -358,62 +355,3 @@ class Spool:
             place=place,
             reason=reason,
         )
-
-
-_REQUIRED: dict[str, dict[str, tuple[type, ...]]] = {
-    "upload": {
-        "user": (str,),
-        "album": (str,),
-        "name": (str,),
-        "time": (int, float, type(None)),
-        "arrived": (int, float),
-        "size": (int,),
-        "sha1": (str,),
-        "state": (str,),
-    },
-    "removal": {"user": (str,), "album": (str,), "name": (str,), "asset": (str,)},
-}
-
-
-def read_entry(path: str) -> dict[str, Any]:
-    """A journal entry, checked; raises ValueError with the reason."""
-    try:
-        with open(path, "rb") as file:
-            entry = json.loads(file.read(1 << 20))
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    if not isinstance(entry, dict) or entry.get("format") != FORMAT:
-        raise ValueError("it has another format")
-    if not isinstance(entry.get("id"), str):
-        raise ValueError("it has no id")
-    entry.setdefault("kind", "upload")
-    required = _REQUIRED.get(entry["kind"])
-    if required is None:
-        raise ValueError("it is of an unknown kind")
-    for key, kinds in required.items():
-        if key not in entry or not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
-            raise ValueError(f"{key} is missing or wrong")
-    return entry
-
-
-def bury(directory: str, file_id: str) -> None:
-    """Remove an upload; its data's name says first that nobody wants it, so a crash loses nothing.
-
-    Without that, data whose entry is gone already would look like bytes to be kept.  Where the
-    entry cannot be removed the data is wanted after all.
-    """
-    path = os.path.join(directory, file_id)
-    with suppress(FileNotFoundError):
-        os.rename(f"{path}.data", f"{path}.{GONE}")
-    try:
-        _unlink(f"{path}.json")
-    except OSError:
-        with suppress(OSError):
-            os.rename(f"{path}.{GONE}", f"{path}.data")
-        raise
-    _unlink(f"{path}.{GONE}")
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
