@@ -294,6 +294,7 @@ class Commits:
             return
         upload.stop_overlap()
         upload.attempts += 1
+        upload.failed_at = self.clock.seconds()
         reason = error.text if isinstance(error, ConchError) else repr(error)
         # NotFound: the asset vanished between two calls; the next try uploads it again.
         again = (Unreachable, SessionRevoked, NotFound)
