@@ -65,7 +65,7 @@ class Upkeep(Commits):
         """A session that may upload is here: go on with what waits for one, or failed before."""
         self.removals.welcome()
         for upload in self._places:
-            if upload.state is not State.SEALED:
+            if upload.state is not State.SEALED or upload.queued:
                 continue
             if upload.timer is None:
                 # A new log-in after a crash is mostly the client starting again: it may have
