@@ -18,7 +18,8 @@ from typing import Any
 
 from immich_conch.errors import ConchError, SettingsError
 from immich_conch.transfer.clearing import GONE, bury
-from immich_conch.transfer.spool import SET_ASIDE, Spool, read_entry
+from immich_conch.transfer.journal import read_entry
+from immich_conch.transfer.spool import SET_ASIDE, Spool
 
 #: Where commands for a running service and its answers lie.
 CONTROL = "control"

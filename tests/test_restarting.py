@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from rig import ARRIVED, TAKEN, VERSIONS, Rig, contents, jpeg, raises, rig, sha1, until
+from rig import ARRIVED, TAKEN, VERSIONS, Rig, contents, jpeg, quiet, raises, rig, sha1, until
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -153,6 +153,28 @@ async def test_many_are_committed_a_few_at_a_time_after_a_login(tmp_path: Path) 
         assert len(contents(r, album)) == 20
         assert most > 1
         await until(lambda: r.in_spool() == [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_log_ins_queue_no_upload_twice(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome")
+        session = await r.session()
+        for number in range(QUIET_PARALLEL + 2):
+            await session.put(f"/Rome/{number}.jpg", jpeg(str(number)))
+        r.restart()
+        r.demo.faults.add("hang", method="POST", route="/assets", seconds=0.3, count=None)
+        session = await r.session()
+        uploads = r.accounts.uploads(session.lease)
+        r.clock.advance(5)
+        await until(lambda: r.demo.requests["POST /assets"] == QUIET_PARALLEL)
+        for _ in range(5):
+            await r.session()
+            await quiet(3)
+            r.clock.advance(5)
+            assert len(uploads._slots.waiting) == 2
+        await until(lambda: r.in_spool() == [])
+        assert len(contents(r, album)) == QUIET_PARALLEL + 2
 
 
 @pytest_twisted.ensureDeferred

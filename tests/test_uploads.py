@@ -294,6 +294,35 @@ async def test_what_was_answered_ok_is_retried_with_growing_pauses(tmp_path: Pat
 
 
 @pytest_twisted.ensureDeferred
+async def test_log_ins_one_after_the_other_do_not_make_a_storm_of_tries(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome")
+        session = await r.session()
+        r.accounts.uploads(session.lease).random = lambda: 0.5
+        await session.put("/Rome/a.jpg", jpeg("a"))
+        r.demo.faults.add("status", method="POST", route="/assets", count=None)
+        await raises(Unreachable, session.utime("/Rome/a.jpg"))
+        for pause in (1, 2, 4, 8):
+            for _ in range(3):
+                await r.session()
+                await quiet()
+            # No sooner than it would have been, and no later.
+            r.clock.advance(min(pause, 5) - 0.01)
+            await until(lambda: not any(r.busy()))
+            before = r.counters["uploads.retried"]
+            r.clock.advance(0.02)
+            await until(lambda before=before: r.counters["uploads.retried"] == before + 1)
+            await until(lambda: not any(r.busy()))
+        assert r.counters["uploads.retried"] == 5
+        # Long after the last try a log-in leads to one at once.
+        r.clock.advance(6)
+        r.demo.faults.clear()
+        await r.session()
+        await until(lambda: r.counters["uploads.committed"] == 1)
+        assert [a.modified for a in r.demo.assets_of(album)] == [TAKEN * 1000]
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_immich_refuses_for_good_stays_in_the_spool(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         r.album("Rome")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 import attrs
 from attrs import define
@@ -16,6 +17,7 @@ from immich_conch.library.naming import File
 from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, asset_key
 from immich_conch.library.pairs import Along
 from immich_conch.library.paths import Path
+from immich_conch.library.pending import IPendingFile
 from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
@@ -38,8 +40,8 @@ class Files(Relocation):
         self._writable()
         node = await self.find(path)
         if node is None:
-            partial = await self.partial(path)
-            if partial is not None and self.pending.drop_partial(partial.album.id, path.name):
+            cut_off = await self.partial(path)
+            if cut_off is not None and self.pending.drop_partial(cut_off.album.id, path.name):
                 return
             if await self._along(path) is not None:
                 return  # its still left this place, and it is here no more, wherever it is now
@@ -50,18 +52,44 @@ class Files(Relocation):
         if node.album.role == "viewer":
             raise Denied("You may only look at this album.")
         self.pending.drop_partial(node.album.id, path.name)
-        file: File | None
         if isinstance(node, PendingNode):
-            if not await self.pending.remove(node.pending):
-                return
-            file = await self.catalog.find_file(node.album.id, path.name)
-            # What came under the name from elsewhere was never seen here, so it was not meant.
-            seen = (node.pending.replaces, node.pending.asset_id)
-            file = file if file is not None and file.asset.id in seen else None
-        else:
-            file = node.file
-        if file is not None and not self._is_gone(node.album, file):
-            await self._remove_file(node.album, file)
+            await self.pending.remove(node.pending, partial(self._remove_beneath, node))
+        elif not self._is_gone(node.album, node.file):
+            await self._remove_file(node.album, node.file)
+
+    async def _remove_beneath(self, node: PendingNode) -> None:
+        """Remove what a file in flight is to overwrite, and what its commit has brought in so far.
+
+        What came under the name from elsewhere was never seen here, so it was not meant.
+        """
+        album, pending = node.album, node.pending
+        key, made = self.catalog.key(pending.name), pending.asset_id
+        # The new one first: without the old one beside it, it would be named anew.
+        for asset_id in dict.fromkeys((made, pending.replaces)):
+            if asset_id is None:
+                continue
+            with suppress(NotFound):  # gone by another hand
+                files = (await self.catalog.folder(album.id)).by_asset.get(asset_id, ())
+                for file in files:
+                    if key in map(self.catalog.key, (file.name, file.link.name)):
+                        if asset_id == made or not self._is_gone(album, file):
+                            await self._remove_file(album, file, but=pending)
+                        break
+                else:
+                    if asset_id == made:
+                        await self._take_back(album, asset_id, pending.name)
+
+    async def _take_back(self, album: Album, asset_id: str, name: str) -> None:
+        """Remove what a commit that broke off has put into the album, unseen by the catalog."""
+        asset = await self.immich.asset(asset_id)
+        async with self.locks.hold(asset_key(asset)):
+            holding = await self.notes.pairs.albums_of(self.immich, asset)
+            if album.id not in holding or asset.trashed:
+                return  # out of the album; elsewhere it may have been before the upload
+            await self.notes.drop(
+                self.immich, album.id, asset, name, final_delete=self.final_delete
+            )
+            self.tell(album.id, [], [asset.id])
 
     async def _is_nowhere(self, path: Path) -> bool:
         """Whether the motion part that was at a path is no file any more."""
@@ -93,11 +121,11 @@ class Files(Relocation):
             return None
         return FileNode(await self.catalog.album(along.album_id), files[0])
 
-    async def _remove_file(self, album: Album, file: File) -> None:
+    async def _remove_file(self, album: Album, file: File, but: IPendingFile | None = None) -> None:
         """Remove now, or leave it to whoever looks out for the RENAME that may follow."""
         if file.asset.owner_id == self.immich.user.id:
             may_delete(await self.immich.server.trash_enabled(), self.final_delete)
-            if await self.pending.hold_removal(self.immich, album, file):
+            if await self.pending.hold_removal(self.immich, album, file, but):
                 return
         await self._remove_link(album, file)
 

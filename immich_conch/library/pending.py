@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from zope.interface import Attribute, Interface
@@ -49,9 +49,12 @@ class IPending(Interface):
         Files in flight stand for them, or they are removed.
         """
 
-    async def hold_removal(immich: IImmich, album: Album, file: File) -> bool:
+    async def hold_removal(
+        immich: IImmich, album: Album, file: File, but: IPendingFile | None = None
+    ) -> bool:
         """Take over a session's removal because a RENAME may follow; whether it was taken over.
 
+        The RENAME may be that of any file in flight in the album but one.
         From then on the file's name is gone for every session.
         """
 
@@ -82,8 +85,9 @@ class IPending(Interface):
         False: it is not that far, a client still writes it or has to rename it.
         """
 
-    async def remove(file: Any) -> bool:
-        """The client takes a file back; whether what it was to overwrite has to go too.
+    async def remove(file: Any, beneath: Callable[[], Awaitable[None]]) -> None:
+        """The client takes a file back; what is closed goes only after what lies under it.
 
-        That is the asset `file.replaces` or `file.asset_id`, if it is shown there.
+        `beneath` removes that: the assets `file.replaces` and `file.asset_id` as they are then.
+        Raises what that raises, and Refused where the file cannot go; then it is there as before.
         """

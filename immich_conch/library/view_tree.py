@@ -267,14 +267,14 @@ class ViewTree(Tree):
             node = FileNode(node.album, File(node.file.name, asset, node.file.link))
         await super()._move(node, album, name, existing)
 
-    async def _remove_file(self, album: Album, file: File) -> None:
+    async def _remove_file(self, album: Album, file: File, but: IPendingFile | None = None) -> None:
         """Remove now, or leave it to whoever looks out for the RENAME that may follow."""
         if not is_view(album.id):
-            await super()._remove_file(album, file)
+            await super()._remove_file(album, file, but)
             return
         trash_enabled = await self.immich.server.trash_enabled()
         relations.may_remove(album.id, trash_enabled, self.final_delete)
-        if await self.pending.hold_removal(self.immich, album, file):
+        if await self.pending.hold_removal(self.immich, album, file, but):
             return
         holding = await self._holding(album, file.asset)
         await self._remove_link(album, file)

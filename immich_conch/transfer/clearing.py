@@ -48,9 +48,19 @@ def clear(directory: str, file_id: str) -> None:
 
 
 def bury(directory: str, file_id: str) -> None:
-    """Remove an upload at once (blocking)."""
+    """Remove an upload at once (blocking).
+
+    Where its entry cannot be removed the data is wanted after all.
+    """
+    path = os.path.join(directory, file_id)
     condemn(directory, file_id)
-    clear(directory, file_id)
+    try:
+        unlink(f"{path}.json")
+    except OSError:
+        with suppress(OSError):
+            os.rename(f"{path}.{GONE}", f"{path}.data")
+        raise
+    unlink(f"{path}.{GONE}")
 
 
 @define(eq=False)

@@ -269,7 +269,11 @@ class Commits:
     def _commit_quietly(self, upload: Upload) -> None:
         async def work() -> None:
             # The slot first: whoever waits for one must not keep a SETSTAT from the upload.
-            await self._slots.acquire()
+            upload.queued += 1
+            try:
+                await self._slots.acquire()
+            finally:
+                upload.queued -= 1
             try:
                 async with self._alone(upload):
                     # Who was busy with it may have set another time for this, or dropped it.
@@ -294,6 +298,7 @@ class Commits:
             return
         upload.stop_overlap()
         upload.attempts += 1
+        upload.failed_at = self.clock.seconds()
         reason = error.text if isinstance(error, ConchError) else repr(error)
         # NotFound: the asset vanished between two calls; the next try uploads it again.
         again = (Unreachable, SessionRevoked, NotFound)

@@ -27,11 +27,10 @@ from twisted.logger import Logger
 
 from immich_conch.errors import ConchError, NoSpace, SettingsError
 from immich_conch.transfer.clearing import GONE, Clearing, bury, unlink
+from immich_conch.transfer.journal import FORMAT, read_entry
 from immich_conch.transfer.running_hash import Threads
 from immich_conch.transfer.spool_file import SpoolFile, own_error
 
-#: Version of the journal's format.
-FORMAT = 1
 #: Bytes that may be written between two looks at the free disk.
 LOOK_EVERY = 64 * 2**20
 #: Part of the limit from which on the log warns.
@@ -197,6 +196,16 @@ class Spool:
         finally:
             self._clearing.bury(file.id, self.threads)
 
+    def withdraw(self, file: SpoolFile) -> None:
+        """Remove entry and data from the disk, for somebody who hears of it; raises Refused.
+
+        The file itself is as it was; `discard` it then.
+        """
+        try:
+            bury(self.directory, file.id)
+        except OSError as error:
+            raise own_error(error) from error
+
     # -- the journal --------------------------------------------------------------------------
 
     def seal_all(self, work: Sequence[tuple[SpoolFile, Entry]]) -> list[ConchError | None]:
@@ -353,39 +362,3 @@ class Spool:
             place=place,
             reason=reason,
         )
-
-
-_REQUIRED: dict[str, dict[str, tuple[type, ...]]] = {
-    "upload": {
-        "user": (str,),
-        "album": (str,),
-        "name": (str,),
-        "time": (int, float, type(None)),
-        "arrived": (int, float),
-        "size": (int,),
-        "sha1": (str,),
-        "state": (str,),
-    },
-    "removal": {"user": (str,), "album": (str,), "name": (str,), "asset": (str,)},
-}
-
-
-def read_entry(path: str) -> dict[str, Any]:
-    """A journal entry, checked; raises ValueError with the reason."""
-    try:
-        with open(path, "rb") as file:
-            entry = json.loads(file.read(1 << 20))
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    if not isinstance(entry, dict) or entry.get("format") != FORMAT:
-        raise ValueError("it has another format")
-    if not isinstance(entry.get("id"), str):
-        raise ValueError("it has no id")
-    entry.setdefault("kind", "upload")
-    required = _REQUIRED.get(entry["kind"])
-    if required is None:
-        raise ValueError("it is of an unknown kind")
-    for key, kinds in required.items():
-        if key not in entry or not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
-            raise ValueError(f"{key} is missing or wrong")
-    return entry

@@ -11,6 +11,9 @@ from immich_conch.transfer.overlap import Overlap
 from immich_conch.transfer.spool import Found
 from immich_conch.transfer.upload import State, Upload
 
+#: Seconds after a try that failed in which no log-in leads to another one.
+RETRY_AT_LOGIN = 5.0
+
 
 @define(eq=False, repr=False)
 class Upkeep(Commits):
@@ -62,11 +65,18 @@ class Upkeep(Commits):
         """A session that may upload is here: go on with what waits for one, or failed before."""
         self.removals.welcome()
         for upload in self._places:
-            if upload.state is State.SEALED and (upload.timer is None or upload.attempts):
+            if upload.state is not State.SEALED or upload.queued:
+                continue
+            if upload.timer is None:
                 # A new log-in after a crash is mostly the client starting again: it may have
                 # the time of a file still to tell.
                 known = upload.time is not None or upload.attempts
                 self._settle(upload, 0 if known else None)
+            elif upload.attempts:
+                # Some clients log in several times a second: they must not hurry every try.
+                now = self.clock.seconds()
+                due = min(upload.failed_at + RETRY_AT_LOGIN, upload.timer.getTime())
+                self._settle(upload, max(0.0, due - now))
 
     def session_ended(self, session: object) -> None:
         """Files that stayed empty go with the session that made them."""

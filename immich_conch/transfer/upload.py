@@ -114,6 +114,10 @@ class Upload:
     asset_id: str | None = None
     checksum: bytes = b""
     attempts: int = 0
+    #: When the last try failed, by the clock of this run; it is not in the journal.
+    failed_at: float = float("-inf")
+    #: Tries that wait for others to end.
+    queued: int = 0
     timer: IDelayedCall | None = None
     #: When it was closed or renamed, among all uploads of its user: of two under one name the
     #: later one is what the user wants.

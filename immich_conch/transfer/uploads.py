@@ -23,16 +23,14 @@ from immich_conch.errors import (
     Refused,
     SessionRevoked,
 )
-from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
 from immich_conch.library import names
-from immich_conch.library.naming import File
 from immich_conch.library.pending import IPending
 from immich_conch.transfer.commit import check_content
 from immich_conch.transfer.commits import WAITING
-from immich_conch.transfer.copies import Copies
 from immich_conch.transfer.lease import Lease
 from immich_conch.transfer.upload import Base, State, Upload
+from immich_conch.transfer.withdrawals import Withdrawals
 
 #: Seconds that an upload beside the writing waits for the RENAME of its file.
 PARKED_OVERLAP = 60.0
@@ -42,7 +40,7 @@ MAX_PARTIALS = 256
 
 @implementer(IPending)
 @define(eq=False, repr=False)
-class Uploads(Copies):
+class Uploads(Withdrawals):
     """The uploads of one user.
 
     What is done with one upload is done one after the other, whichever session asks: each holds
@@ -332,41 +330,6 @@ class Uploads(Copies):
                     await self._journal(upload)
                 raise
             return True
-
-    async def remove(self, upload: Upload) -> bool:
-        """REMOVE of a file in flight; whether what it was to overwrite has to go too.
-
-        While it is still being written only the new bytes go: a client whose upload failed takes
-        back its half, and the photo below must not go with that.
-        """
-        async with self._alone(upload):
-            if upload.state is State.COMMITTED:
-                return True
-            if upload.state is State.DROPPED:
-                return False
-            self._log.info("{name!r} was removed before it was in Immich", name=upload.name)
-            if upload.state is State.OPEN:
-                # Its handle is still there: it writes on into nothing.
-                upload.removed = True
-                self._places.leave(upload)
-                return False
-            if upload.state is State.REFUSED:
-                self._shelve(upload)  # its bytes stay until an administrator drops them
-            else:
-                self._drop(upload)
-            return True
-
-    async def hold_removal(self, immich: IImmich, album: Album, file: File) -> bool:
-        """Hold a removal back where a RENAME may follow: while an upload waits in the album."""
-        waits = any(
-            upload.album_id == album.id and upload.state in WAITING and upload.size
-            for upload in self._places
-        )
-        session = self.session_of(immich)
-        if not waits or session is None or not self.removals.may(session):
-            return False
-        await self.removals.hold(session, album.id, file)
-        return True
 
     async def finish_removals(self, album_id: str, name: str | None = None) -> None:
         """Carry out now what was held back under a name, or in a whole album."""

@@ -61,7 +61,8 @@ class Rclone(Actor):
         files = {name: data for name, data in local.items() if name not in self.kept}
         self.uploading(files, lambda: self.rclone("copy", up, there), listens=True)
         if self.dice.random() < 0.5:
-            self.rclone("check", up, there)
+            # What an earlier sync that failed has still to remove is there only.
+            self.rclone("check", "--one-way", up, there)
         if gone := self.surplus():
             for name in gone:
                 (up / name).unlink()

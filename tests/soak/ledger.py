@@ -7,10 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 #: Where a file may not be at all.
 ABSENT = ""
+
+
+@frozen
+class Told:
+    """What was said of one file, as SHA-1s or ABSENT.
+
+    It may be one of `may` now; uploads of `doubted` were told an error, so Immich may have their
+    bytes or not; `ever` is all that was said since the beginning.
+    """
+
+    may: frozenset[str] = frozenset((ABSENT,))
+    doubted: frozenset[str] = frozenset()
+    ever: frozenset[str] = frozenset()
 
 
 @define(eq=False)
@@ -20,7 +33,7 @@ class Ledger:
     counts: Counter[str] = field(factory=Counter)
     findings: list[str] = field(factory=list)
     began: float = field(factory=time.monotonic)
-    _files: dict[tuple[str, str, str], set[str]] = field(factory=dict)
+    _files: dict[tuple[str, str, str], Told] = field(factory=dict)
     _lock: threading.Lock = field(factory=threading.Lock)
 
     def told(self, place: tuple[str, str], name: str, digest: str, *, sure: bool) -> None:
@@ -29,16 +42,22 @@ class Ledger:
         If it was told an error, or does not listen (not `sure`), what was before may be as well.
         """
         with self._lock:
-            before = self._files.get((*place, name), {ABSENT})
-            self._files[(*place, name)] = {digest} if sure else before | {digest}
+            before = self._files.get((*place, name), Told())
+            said = frozenset((digest,))
+            self._files[(*place, name)] = evolve(
+                before,
+                may=said if sure else before.may | said,
+                doubted=before.doubted if sure or digest == ABSENT else before.doubted | said,
+                ever=before.ever | said,
+            )
             self.counts["told for sure" if sure else "told otherwise"] += 1
 
-    def may_be(self, place: tuple[str, str]) -> dict[str, set[str]]:
-        """Each name in an album with what it may be."""
+    def of(self, place: tuple[str, str]) -> dict[str, Told]:
+        """What was said of each name in an album."""
         with self._lock:
             return {
-                name: set(digests)
-                for (user, album, name), digests in self._files.items()
+                name: told
+                for (user, album, name), told in self._files.items()
                 if (user, album) == place
             }
 
@@ -49,9 +68,11 @@ class Ledger:
 
     def settle(self, place: tuple[str, str], names: Iterable[str]) -> list[str]:
         """Whether a listing can be true, in words for what is wrong with it."""
-        known, seen = self.may_be(place), set(names)
-        missing = [name for name, may in known.items() if ABSENT not in may and name not in seen]
-        extra = [name for name in seen if known.get(name, {ABSENT}) == {ABSENT}]
+        known, seen = self.of(place), set(names)
+        missing = [
+            name for name, told in known.items() if ABSENT not in told.may and name not in seen
+        ]
+        extra = [name for name in seen if known.get(name, Told()).may == {ABSENT}]
         return [f"{name} is missing" for name in missing] + [
             f"{name}: is nobody's" for name in extra
         ]

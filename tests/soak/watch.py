@@ -6,7 +6,8 @@ import csv
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from attrs import astuple, define, field, fields, frozen
@@ -36,6 +37,16 @@ class Sample:
     weather: str
 
 
+def more_handles(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    """What is open now and was not before; of sockets, whose names are numbers, the surplus."""
+    surplus = list((Counter(now) - Counter(before)).elements())
+    sockets = [handle for handle in surplus if handle.startswith("socket:")]
+    more = sum(name.startswith("socket:") for name in now)
+    more -= sum(name.startswith("socket:") for name in before)
+    others = [handle for handle in surplus if handle not in sockets]
+    return others + sockets[: max(0, more)]
+
+
 def handles_of(pid: int) -> list[str]:
     """What a process has open."""
     found = []
@@ -49,27 +60,16 @@ def handles_of(pid: int) -> list[str]:
 
 @define(eq=False)
 class Watch:
-    """Looks at a process until told to stop."""
+    """Looks at a process, once a second."""
 
     pid: int
     weather: Callable[[], str]
     samples: list[Sample] = field(factory=list)
     began: float = field(factory=time.monotonic)
-    _stop: threading.Event = field(factory=threading.Event)
-    _thread: threading.Thread = field(init=False)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(1.0):
+    def run(self, stop: threading.Event) -> None:
+        """Look until told to stop, or until the process has ended."""
+        while not stop.wait(1.0):
             try:
                 self.samples.append(self.look())
             except (FileNotFoundError, ProcessLookupError):

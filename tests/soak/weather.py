@@ -36,21 +36,10 @@ class Weather:
     dice: random.Random
     period: float = 20.0
     storms: list[tuple[float, float, str]] = field(factory=list)
-    _stop: threading.Event = field(factory=threading.Event)
-    _thread: threading.Thread = field(init=False)
 
-    def start(self) -> None:
-        """Let it begin with a fine spell."""
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Fine from now on."""
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self.period * self.dice.uniform(0.4, 0.6)):
+    def run(self, stop: threading.Event) -> None:
+        """Begin with a fine spell, go on until told to stop, and leave fine weather."""
+        while not stop.wait(self.period * self.dice.uniform(0.4, 0.6)):
             faults = [self._draw() for _ in range(self.dice.choice((1, 1, 2)))]
             name = ", ".join(name for name, _ in faults)
             began = time.monotonic()
@@ -58,7 +47,7 @@ class Weather:
             try:
                 for _, fault in faults:
                     self.demo.fault(**fault)
-                self._stop.wait(self.period * self.dice.uniform(0.2, 0.5))
+                stop.wait(self.period * self.dice.uniform(0.2, 0.5))
             finally:
                 self.demo.clear_faults()
                 self.storms[-1] = (began, time.monotonic(), name)
