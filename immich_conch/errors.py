@@ -5,6 +5,10 @@ user reads.  `sftp/status.py` alone knows which SFTP status a class becomes (sec
 behaviour contract); nothing in here knows about SFTP, SSH or HTTP.
 """
 
+from __future__ import annotations
+
+from typing import TypeVar
+
 
 class ConchError(Exception):
     """Something went wrong; the text tells a user what to do about it."""
@@ -18,6 +22,18 @@ class ConchError(Exception):
     def text(self) -> str:
         """The sentence for the user."""
         return str(self.args[0])
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def once_more(error: E) -> E:
+    """An error that was kept, to be raised again.
+
+    Each raise adds the frames it goes through to the error, and frames keep their buffers and
+    sessions: what is raised for every WRITE of a file would keep all their bytes.
+    """
+    return error.with_traceback(None)
 
 
 class NotFound(ConchError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -340,6 +342,27 @@ async def test_what_immich_refuses_for_good_stays_in_the_spool(tmp_path: Path) -
         assert list(await session.ls("/Rome")) == ["a.jpg"]
         session.hang_up()
         await until(lambda: r.demo.open_sessions == 0)  # nothing of it is in flight
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_immich_refused_keeps_nothing_of_the_session_that_wrote_it(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome")
+        session = await r.session()
+        await session.put("/Rome/a.jpg", jpeg("a"))
+        r.demo.faults.add("status", method="POST", route="/assets", status=400)
+        # OpenSSH's SETSTAT is what meets the refusal: the error went through its whole session.
+        await _error(session.utime("/Rome/a.jpg"))
+        assert r.accounts.uploads(session.lease).find(album.id, "a.jpg") is not None
+        session.hang_up()
+        await until(lambda: r.demo.open_sessions == 0)
+        r.sessions.remove(session)
+        kept = weakref.ref(session.sftp)
+        del session
+        gc.collect()
+        assert kept() is None
 
 
 async def _error(work: object) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from attrs import Factory, define, field
 from twisted.internet.defer import Deferred
 
+from immich_conch.errors import once_more
 from immich_conch.immich.model import Asset
 from immich_conch.library import metadata, names
 from immich_conch.library.naming import File, Folder
@@ -86,7 +87,7 @@ class Listing:
         while len(self.order) <= count and self.running:
             await self._wait()
         if self.error is not None:
-            raise self.error
+            raise once_more(self.error)
         return len(self.order) > count
 
     async def whole(self) -> Folder:
@@ -94,7 +95,7 @@ class Listing:
         while self.running:
             await self._wait()
         if self.error is not None:
-            raise self.error
+            raise once_more(self.error)
         return self.folder
 
     async def find(self, name: str) -> File | None:
@@ -103,7 +104,7 @@ class Listing:
         while key not in self.folder.by_key and self.running:
             await self._wait()
         if self.error is not None and key not in self.folder.by_key:
-            raise self.error
+            raise once_more(self.error)
         return self.folder.by_key.get(key)
 
     def _show(self, asset: Asset) -> None:

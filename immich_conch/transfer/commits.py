@@ -322,7 +322,8 @@ class Commits:
             self._settle(upload, pause)
         else:
             upload.go(State.REFUSED)
-            upload.refusal = error
+            # No more than the text: the error holds on to the session that ran into it.
+            upload.refusal = error.text
             self.counters.add("uploads.refused")
             self._log.error(
                 "Immich refused {folder}/{name} of user {user}; its bytes are kept in the spool "

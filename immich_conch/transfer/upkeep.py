@@ -136,7 +136,7 @@ class Upkeep(Commits):
             elif action == "retry" and upload.state in (State.REFUSED, State.SEALED):
                 if upload.state is State.REFUSED:
                     upload.go(State.SEALED)
-                    upload.refusal = None
+                    upload.refusal = ""
                     await self._journal(upload)
                 self._settle(upload, 0)
             else:

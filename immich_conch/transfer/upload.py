@@ -27,7 +27,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
-from immich_conch.errors import ConchError, NotFound, Refused
+from immich_conch.errors import ConchError, NotFound, Refused, once_more
 from immich_conch.immich.interfaces import IUploadBody
 from immich_conch.library.pending import IPendingFile
 from immich_conch.transfer.lease import Lease
@@ -127,7 +127,7 @@ class Upload:
     #: Refused, and its name taken by another file or removed: only an administrator sees it.
     shelved: bool = False
     #: What Immich said when it refused the file.
-    refusal: ConchError | None = None
+    refusal: str = ""
     #: The folder's name and the user's address as they were, for whoever reads journal or log.
     folder: str = ""
     user: str = ""
@@ -178,7 +178,7 @@ class Upload:
     def write_pieces(self, offset: int, pieces: Sequence[memoryview]) -> None:
         """A WRITE, in pieces that follow each other."""
         if self.poison is not None:
-            raise self.poison
+            raise once_more(self.poison)
         try:
             self.file.write_pieces(offset, pieces)
         except ConchError as error:
@@ -197,7 +197,7 @@ class Upload:
     def truncate(self, size: int) -> None:
         """FSETSTAT of a size."""
         if self.poison is not None:
-            raise self.poison
+            raise once_more(self.poison)
         if size == self.size:
             return
         try:
@@ -315,7 +315,7 @@ class Upload:
             "order": self.order,
             "shelved": self.shelved,
             "attempts": self.attempts,
-            "reason": "" if self.refusal is None else self.refusal.text,
+            "reason": self.refusal,
         }
 
     @classmethod
@@ -327,7 +327,6 @@ class Upload:
         checksum = bytes.fromhex(entry["sha1"])
         if state in (State.SEALED, State.REFUSED) and len(checksum) != SHA1_BYTES:
             raise ValueError("it has no SHA-1")
-        refused = Refused(str(entry.get("reason", ""))) if state is State.REFUSED else None
         return cls(
             album_id=entry["album"],
             name=entry["name"],
@@ -343,7 +342,7 @@ class Upload:
             replaces=entry.get("replaces"),
             shelved=bool(entry.get("shelved")),
             attempts=int(entry.get("attempts", 0)),
-            refusal=refused,
+            refusal=str(entry.get("reason", "")) if state is State.REFUSED else "",
         )
 
 

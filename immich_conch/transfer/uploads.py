@@ -22,6 +22,7 @@ from immich_conch.errors import (
     NotFound,
     Refused,
     SessionRevoked,
+    once_more,
 )
 from immich_conch.immich.model import Album
 from immich_conch.library import names
@@ -161,7 +162,7 @@ class Uploads(Withdrawals):
         async with self._alone(upload):
             try:
                 if upload.poison is not None:
-                    raise upload.poison
+                    raise once_more(upload.poison)
                 if upload.removed:
                     self._drop(upload)
                     return
@@ -357,5 +358,4 @@ def _must_be_here(upload: Upload) -> None:
     if upload.state is State.DROPPED:
         raise NotFound
     if upload.state is State.REFUSED:
-        reason = "" if upload.refusal is None else f" {upload.refusal.text}"
-        raise Refused(f"Immich did not take this file.{reason}")
+        raise Refused(f"Immich did not take this file. {upload.refusal}".rstrip())
