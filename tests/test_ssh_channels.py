@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.conch.ssh import connection as numbers
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -394,3 +396,70 @@ def test_a_commands_output_waits_for_the_window_and_its_status_for_the_output() 
     ]
     assert wire.sent[0][1].endswith(ns(b"tderr")) and wire.sent[1][1].endswith(ns(b"to stdout"))
     assert status_of(wire) == 3
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.lists(st.binary(max_size=700), max_size=4),
+            st.integers(1, 900).map(lambda more: ("window", more)),
+            st.booleans().map(lambda can: ("tcp", can)),
+        ),
+        max_size=25,
+    ),
+    st.integers(0, 900),
+)
+def test_whatever_is_written_goes_out_in_order_and_as_far_as_the_window_allows(
+    steps: list[Any], window: int
+) -> None:
+    wire = Wire.with_channel(window=window)
+    protocol = wire.subsystem(b"slow")
+    said, allowed = b"", window
+    for step in steps:
+        if isinstance(step, list):
+            said += b"".join(step)
+            protocol.transport.writeSequence(step)
+        elif step[0] == "window":
+            allowed += step[1]
+            adjust(wire, struct.pack("!LL", 0, step[1]), fast=bool(len(said) % 2))
+        else:
+            wire.can_write = step[1]
+            if wire.can_write:
+                wire.connection.resume_writing()
+        heads = [struct.unpack("!LL", body[:8]) for _, body in wire.sent]
+        assert all(0 < size <= 32768 and head == 77 for head, size in heads)
+        out = b"".join(body[8:] for _, body in wire.sent)
+        assert said.startswith(out)
+        assert protocol.transport.buffered == len(said) - len(out)
+        if wire.can_write:
+            assert len(out) == min(len(said), allowed)
+
+
+def adjust(wire: Wire, body: bytes, fast: bool) -> None:
+    """A MSG_CHANNEL_WINDOW_ADJUST by the short way or by the one for all messages."""
+    if fast:
+        wire.connection.window_adjusted(b"..." + body + b"...", 3, 3 + len(body))
+    else:
+        wire.connection.packetReceived(numbers.MSG_CHANNEL_WINDOW_ADJUST, body)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=12), st.integers(0, 2**32 - 1).map(lambda n: struct.pack("!LL", 0, n))
+    )
+)
+def test_an_adjusted_window_means_the_same_by_the_short_way(body: bytes) -> None:
+    outcomes = []
+    for fast in (False, True):
+        wire = Wire.with_channel(window=10)
+        wire.subsystem(b"slow").transport.write(b"x" * 50)
+        wire.connection.stirred = False
+        try:
+            adjust(wire, body, fast)
+        except PacketError as error:
+            outcomes.append((str(error), wire.sent))
+            continue
+        outcomes.append(
+            (wire.connection.stirred, wire.connection.channels[0].remoteWindowLeft, wire.sent)
+        )
+    assert outcomes[0] == outcomes[1]

@@ -8,6 +8,7 @@ in as `ca_file`.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from attrs import evolve
 from OpenSSL import crypto
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
@@ -28,7 +30,8 @@ from twisted.web.client import (
     HTTPConnectionPool,
     _HTTP11ClientFactory,
 )
-from twisted.web.iweb import IAgent, IAgentEndpointFactory
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from immich_conch.errors import (
@@ -57,6 +60,9 @@ from immich_conch.immich.requests import Credential
 from immich_conch.immich.session import Session
 
 T = TypeVar("T")
+
+#: A path and a query that taking apart and putting together again leave as they are.
+_TARGET = re.compile(rb"/(?!/)[!\"$-:<-~]*(?<!\?)")
 
 _PEM_END = "-----END CERTIFICATE-----"
 
@@ -231,6 +237,37 @@ class _Endpoints:
         return endpoint
 
 
+class _Agent(Agent):
+    """Takes a server's address apart once: Twisted's own does so for every request."""
+
+    _origin: bytes | None = None
+    _address: URI
+    _endpoint: IStreamClientEndpoint
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """As Twisted's own, which gets whatever is not the usual path and query."""
+        origin = self._origin
+        if origin is not None and uri.startswith(origin):
+            target = uri[len(origin) :]
+            if _TARGET.fullmatch(target):
+                at = self._address
+                key = (at.scheme, at.host, at.port)
+                return self._requestWithEndpoint(
+                    key, self._endpoint, method, at, headers, bodyProducer, target
+                )
+        else:
+            at = URI.fromBytes(uri)
+            self._endpoint = self._getEndpoint(at)  # type: ignore[no-untyped-call]
+            self._origin, self._address = b"%b://%b" % (at.scheme, at.netloc), at
+        return super().request(method, uri, headers, bodyProducer)
+
+
 class _QuietFactory(_HTTP11ClientFactory):
     noisy = False
 
@@ -257,7 +294,9 @@ def connect(
     # when Immich closed the old one in that very moment.  All others are up to `Http.answer`.
     pool.cachedConnectionTimeout = CACHED_CONNECTION_TIMEOUT
     policy = BrowserLikePolicyForHTTPS() if ca_file is None else trust_only(ca_file)
-    agent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, policy), pool)
+    agent = _Agent.usingEndpointFactory(  # type: ignore[no-untyped-call]
+        reactor, _Endpoints(reactor, policy), pool
+    )
 
     def threads(work: Callable[[], Any]) -> Awaitable[Any]:
         return deferToThreadPool(reactor, reactor.getThreadPool(), work)

@@ -128,6 +128,16 @@ class _NoCookies(CookieJar):
         return iter(())
 
 
+class _Sent(Headers):
+    """A request's headers: what Twisted's own copies of them check has been checked before."""
+
+    def copy(self) -> _Sent:
+        """Another one with the same values."""
+        headers = _Sent()
+        headers._rawHeaders = {name: values.copy() for name, values in self._rawHeaders.items()}
+        return headers
+
+
 class _Encoded(URL):
     """A URL that is encoded already: treq would encode its host's name anew for every request."""
 
@@ -275,12 +285,16 @@ class Http:
     trace: bool = False
     #: `base` as it is sent: a host name of other letters in its ASCII form.
     _uri: str = field(init=False, repr=False)
+    _always: Headers = field(factory=lambda: _Sent(_ALWAYS), init=False, repr=False)
     _cookies: CookieJar = field(factory=_NoCookies, repr=False)
     _client: HTTPClient = field(init=False, repr=False)
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        self._uri = URL.from_text(self.base).to_uri().to_text()
+        url = URL.from_text(self.base).to_uri()
+        self._uri = url.to_text()
+        # Twisted would work the host out for each request.
+        self._always.setRawHeaders(b"host", [url.authority().encode("ascii")])
         self._client = HTTPClient(PlainAgent(self.agent), cookiejar=self._cookies)  # type: ignore[arg-type]
 
     async def send(
@@ -299,7 +313,7 @@ class Http:
         Unreachable, BadAnswer, and whatever the producer of the body raised.
         """
         started = self.clock.seconds()
-        sent = Headers(_ALWAYS)
+        sent = self._always.copy()
         for name, value in headers.items():
             sent.setRawHeaders(name, [value])
         url = self._uri + path

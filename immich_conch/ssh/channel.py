@@ -266,6 +266,14 @@ class SessionChannel(_Channel):
         """Queue pieces and send as much as the windows allow."""
         if self.localClosed or self._status is not None:
             return
+        if not self.buffered and self.conn.can_write:
+            # Mostly nothing waits and there is room: then it goes as it is.
+            data = [piece for piece in data if piece]
+            size = sum(map(len, data))
+            if size and size <= self.remoteWindowLeft and size <= self.remoteMaxPacket:
+                self.remoteWindowLeft -= size
+                self.conn.sendData(self, data)
+                return
         for piece in data:
             if piece:
                 self._chunks.append(memoryview(piece))
@@ -286,7 +294,8 @@ class SessionChannel(_Channel):
     def addWindowBytes(self, data: int) -> None:
         """The peer takes `data` more bytes."""
         self.remoteWindowLeft = min(self.remoteWindowLeft + data, _MAX_WINDOW)
-        self.flush()
+        if self.buffered:
+            self.flush()
 
     def flush(self) -> None:
         """Send what waits, as far as it goes, and tell the subsystem."""

@@ -135,7 +135,10 @@ class Gcm:
 
     def length(self, data: memoryview) -> int:
         """As it stands there: it is authenticated only with the rest."""
-        return _checked(_UINT32.unpack_from(data)[0], 0, _AES_BLOCK)
+        length: int = _UINT32.unpack_from(data)[0]
+        if length < LEAST_LENGTH or length % _AES_BLOCK:
+            raise PacketError(f"a packet of {length} bytes")
+        return length
 
     def open(self, sequence: int, data: memoryview, length: int) -> bytes:
         """Authenticate and decrypt in one call."""

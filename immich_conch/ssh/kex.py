@@ -154,7 +154,11 @@ class KeyExchange(_ServerTransport):
         sequence = self.outgoingPacketSequence
         self.outgoingPacketSequence = (sequence + 1) & 0xFFFFFFFF
         self._bytes_out += size + _OVERHEAD_BYTES
-        self.transport.writeSequence(self._sealer.seal(sequence, size, (_NUMBERS[number], *pieces)))
+        self._write(self._sealer.seal(sequence, size, (_NUMBERS[number], *pieces)))
+
+    def _write(self, sealed: tuple[bytes, ...]) -> None:
+        """Hand a packet to the TCP connection."""
+        raise NotImplementedError
 
     def sendUnimplemented(self) -> None:
         """Say that the message just read is not known, by its number (RFC 4253, section 11.4)."""

@@ -59,28 +59,39 @@ class PacketReader:
 
     def next(self) -> bytes | None:
         """The next packet in the clear, or None; raises PacketError, after which it is over."""
+        at, left = self._at, len(self._data) - self._at
+        if not left:
+            return None
+        opener = self._opener
         if not self._length:
-            head = self._front(self._need)
-            if head is None:
-                return None
-            with head:  # a bytearray grows only while nobody looks at it
-                length = self._opener.length(head)
+            if left >= self._need and not self._partial:
+                length = opener.length(self._data[at:])
+            else:
+                head = self._front(self._need)
+                if head is None:
+                    return None
+                with head:  # a bytearray grows only while nobody looks at it
+                    length = opener.length(head)
             if length > self.limit:
                 raise PacketError(f"a packet of {length} bytes")
             self._length = length
-            self._need = 4 + length + self._opener.trailer
-        data = self._front(self._need)
-        if data is None:
-            return None
-        plain = self._opener.open(self.sequence, data, self._length)
+            self._need = 4 + length + opener.trailer
+        if left >= self._need and not self._partial:
+            data = self._data[at : at + self._need]
+        else:
+            front = self._front(self._need)
+            if front is None:
+                return None
+            data = front
+        plain = opener.open(self.sequence, data, self._length)
         if self._partial:
             self._partial = bytearray()  # a new one: the view of the old one forbids emptying it
         else:
             self._at += self._need
         self._length = 0
-        self._need = self._opener.first
+        self._need = opener.first
         self.sequence = (self.sequence + 1) & 0xFFFFFFFF
-        start = self._opener.start
+        start = opener.start
         padding = plain[start]
         self.start, self.end = start + 1, len(plain) - padding
         if padding < _LEAST_PADDING or self.end <= self.start:

@@ -67,6 +67,7 @@ SMALLEST_PEER_PACKET = 1024
 # RFC 4250, section 4.1.2: numbers of the user authentication, to be ignored once it is over.
 _AUTH_MESSAGES = range(50, 80)
 _DATA_HEAD = struct.Struct("!LL")  # the channel and the data's length
+_ADJUST = struct.Struct("!LL")  # the channel and the bytes
 _CHANNEL_MESSAGES = range(MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_FAILURE + 1)
 
 
@@ -128,6 +129,20 @@ class Connection(_Connection):
                 return
             at -= _DATA_HEAD.size
         self.packetReceived(MSG_CHANNEL_DATA, plain[at:end])
+
+    def window_adjusted(self, plain: bytes, at: int, end: int) -> None:
+        """Take `plain[at:end]`, a MSG_CHANNEL_WINDOW_ADJUST; raises PacketError.
+
+        Some clients send one for every answer that they get.
+        """
+        if end - at >= _ADJUST.size:
+            number, more = _ADJUST.unpack_from(plain, at)
+            channel = self.channels.get(number)
+            if channel is not None:
+                self.stirred = True
+                channel.addWindowBytes(more)
+                return
+        self.packetReceived(MSG_CHANNEL_WINDOW_ADJUST, plain[at:end])
 
     def _for_channel(self, number: int, channel: SessionChannel, fields: Reader) -> None:
         if number == MSG_CHANNEL_DATA:

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.conch.ssh.connection import MSG_CHANNEL_DATA, MSG_GLOBAL_REQUEST
+from twisted.conch.ssh.connection import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_WINDOW_ADJUST,
+    MSG_GLOBAL_REQUEST,
+)
 from twisted.conch.ssh.transport import (
     DISCONNECT_BY_APPLICATION,
     DISCONNECT_MAC_ERROR,
@@ -38,6 +42,7 @@ from immich_conch.ssh.admission import (
 from immich_conch.ssh.ciphers import BadMac, Piece
 from immich_conch.ssh.kex import KeyExchange
 from immich_conch.ssh.liveness import Liveness, keep_alive
+from immich_conch.ssh.outlet import Outlet
 from immich_conch.ssh.packets import AFTER_LOGIN_BYTES
 from immich_conch.ssh.quiet import QuietLogger
 from immich_conch.ssh.session import Connection
@@ -115,6 +120,7 @@ class Transport(KeyExchange):
         if ITCPTransport.providedBy(tcp):
             tcp.setTcpNoDelay(True)
             keep_alive(tcp)
+        self._outlet = Outlet(tcp)
         tcp.bufferSize = EARLY_BUFFER_BYTES
         tcp.registerProducer(self, True)
         self._timer = self.factory.clock.callLater(self.factory.login_deadline, self._too_late)
@@ -200,6 +206,7 @@ class Transport(KeyExchange):
     def _close(self) -> None:
         """Flush what is written and close the TCP connection, by force if need be."""
         self._end_reading()
+        self._outlet.release()
         # Twisted does not close a connection while somebody still promises to produce for it.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -242,6 +249,7 @@ class Transport(KeyExchange):
     def _read(self) -> None:
         """Handle the packets that are there, as many as make a turn."""
         reader = self._reader
+        self._outlet.hold()
         try:
             for _ in range(PACKETS_A_TURN):
                 plain = reader.next()
@@ -249,10 +257,13 @@ class Transport(KeyExchange):
                     self._rekey_if_due()
                     return
                 start, end = reader.start, reader.end
-                if plain[start] == MSG_CHANNEL_DATA and isinstance(self.service, Connection):
+                number = plain[start]
+                if number == MSG_CHANNEL_DATA and isinstance(self.service, Connection):
                     self.service.channel_data(plain, start + 1, end)
+                elif number == MSG_CHANNEL_WINDOW_ADJUST and isinstance(self.service, Connection):
+                    self.service.window_adjusted(plain, start + 1, end)
                 else:
-                    self.dispatchMessage(plain[start], plain[start + 1 : end])
+                    self.dispatchMessage(number, plain[start + 1 : end])
                 if self._ended:
                     return
         except BadMac as error:
@@ -262,6 +273,8 @@ class Transport(KeyExchange):
         else:
             self.transport.pauseProducing()
             self._turn = self.factory.clock.callLater(0, self._next_turn)
+        finally:
+            self._outlet.release()
 
     def _next_turn(self) -> None:
         self._turn = None
@@ -290,6 +303,9 @@ class Transport(KeyExchange):
                 self.transport.abortConnection()
                 return
         super().send_pieces(number, pieces)
+
+    def _write(self, sealed: tuple[bytes, ...]) -> None:
+        self._outlet.write(sealed)
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         """Hand a message on; whatever is wrong with it ends the connection with one line."""
