@@ -180,10 +180,9 @@ class Catalog:
             return None
         if folder.reserved != reserved:
             return None
-        retried = folder.unsettled <= content.members.keys() | content.gone
         if not amend(self._file_names, album.id, folder, content):
             return None
-        if retried:
+        if content.settles:
             folder.settled = self.clock.seconds()
         folder.validator = album.validator
         return folder

@@ -50,12 +50,14 @@ class _Change:
 class Content:
     """Members and the motion parts of their live photos, None for a part that is not shown.
 
-    `gone` are the ids of those that are no members any more.
+    `gone` are the ids of those that are no members any more.  `settles` says that all is among it
+    of which something was not to be had before.
     """
 
     members: Mapping[str, Asset]
     parts: Mapping[str, Asset | None]
     gone: frozenset[str] = frozenset()
+    settles: bool = True
 
     def shown_parts(self) -> dict[str, Asset]:
         """The parts that are files."""
@@ -117,12 +119,14 @@ class Contents:
             return None
         members = {key: one for key, one in changes.items() if one is not None and one.listed}
         again = {still for one in changes for still in folder.stills.get(one, ())}
-        if self.clock.seconds() - folder.settled > RETRY:
+        settles = self.clock.seconds() - folder.settled > RETRY
+        if settles:
             again |= folder.unsettled
         for one in again - changes.keys():
             if one in folder.members:
                 members[one] = folder.members[one]
-        return await self._completed(album.id, members, changes.keys() - members.keys())
+        content = await self._completed(album.id, members, changes.keys() - members.keys())
+        return attrs.evolve(content, settles=settles)
 
     async def _completed(
         self, album_id: str, members: dict[str, Asset], gone: Iterable[str] = ()
