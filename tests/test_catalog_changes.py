@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
+import pytest
 from attrs import Factory, define, field
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,9 @@ from twisted.internet.task import Clock
 
 from immich_conch.errors import NotFound, Unreachable
 from immich_conch.immich.model import Asset
+from immich_conch.library import change_log
 from immich_conch.library.catalog import Catalog
+from immich_conch.library.contents import RETRY
 from immich_conch.library.mirror import Mirror
 from immich_conch.library.naming import Folder
 from immich_conch.library.tables import METADATA_KEY
@@ -99,6 +102,9 @@ class Immich:
     streams: int = 0
     starts_over: bool = False
     cut: bool = False
+    #: What is not to be had of all that is there, and what else is.
+    away: set[str] = Factory(set)
+    back: set[str] = Factory(set)
 
     # -- the session --------------------------------------------------------------------------
 
@@ -136,12 +142,12 @@ class Immich:
         return True
 
     async def asset(self, asset_id: str) -> Asset:
-        if asset_id not in self.assets:
+        if asset_id not in self.assets or asset_id in self.away:
             raise NotFound
         return self.assets[asset_id].value()
 
     async def size(self, asset_id: str) -> int | None:
-        return 7 if asset_id < ASSETS[4] else None
+        return 7 if asset_id < ASSETS[4] or asset_id in self.back else None
 
     # -- what it tells ----------------------------------------------------------------------------
 
@@ -238,11 +244,13 @@ class Slow:
     mirror: Mirror
     holds: bool = False
     held: list[Deferred[None]] = Factory(list)
+    asked: list[str] = Factory(list)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.mirror, name)
 
     async def notes(self, asset_ids: Sequence[str]) -> Any:
+        self.asked += asset_ids
         if self.holds:
             waiter: Deferred[None] = Deferred()
             self.held.append(waiter)
@@ -595,3 +603,53 @@ def test_whatever_happens_what_has_changed_is_all(
     for _ in range(4):
         p.look()
     event("in place" if p.in_place else "anew")
+
+
+def test_what_was_not_to_be_had_is_asked_for_again() -> None:
+    p = begun(modern=True)
+    # A size, and somebody else's motion part, of which the stream tells nothing.
+    offline, still, part = ASSETS[4], ASSETS[5], ASSETS[8]
+    p.immich.assets[offline].size = None
+    p.immich.tell("exif", offline)
+    p.immich.assets[part] = Row(part, "c.mp4", visibility="hidden")
+    p.immich.assets[still] = Row(still, "c.jpg", live=part)
+    p.immich.away.add(part)
+    p.immich.link(ALBUMS[0], still, 0)
+    for kind in ("asset", "exif"):
+        p.immich.tell(kind, still)
+    p.look()
+    folder = p.catalogs[0]._folders[ALBUMS[0]]
+    assert folder.unsettled == {offline, still}
+    assert folder.assets[offline].size is None
+    p.immich.away.clear()
+    p.immich.back.add(offline)
+    change(p, 0, 2, 1)
+    p.clock.advance(RETRY)
+    p.look()
+    assert p.catalogs[0]._folders[ALBUMS[0]] is folder
+    assert folder.assets[offline].size == 7
+    assert "c.mp4" in folder.files
+    assert not folder.unsettled
+
+
+def test_a_thousand_changes_are_more_than_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(change_log, "MAX_CHANGES", 2)
+    p = begun(modern=True)
+    folder = p.catalogs[0]._folders[ALBUMS[0]]
+    for count, stays in ((2, True), (3, False), (1, True)):
+        for number in range(count):
+            change(p, number, 2, p.immich.streams)
+        p.look()
+        after = p.catalogs[0]._folders[ALBUMS[0]]
+        assert (after is folder) == stays
+        folder = after
+
+
+def test_nobody_asks_for_everything_because_of_one_file() -> None:
+    p = begun(modern=True)
+    source: Any = p.catalogs[0].source
+    source.asked.clear()
+    change(p, 1, 2, 1)
+    p.clock.advance(1.5)
+    p.ended(p.started()[:1])
+    assert source.asked == [ASSETS[1]] * 2  # it is in two albums
