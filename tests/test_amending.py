@@ -31,14 +31,14 @@ def parts_of(world: World) -> dict[str, Asset]:
     return {one: members.get(one) or asset(one, "b.mov", visibility="hidden") for one in IDS[:2]}
 
 
-def difference(old: World, new: World, folder: Folder) -> Content:
+def difference(old: World, new: World, noted: set[str], folder: Folder) -> Content:
     """What a source tells of a change: whose value, note or part may be another."""
     before, after, parts = members_of(old), members_of(new), parts_of(new)
     ids = {*before, *after}
     changed = {one for one in ids if before.get(one) != after.get(one)}
-    changed |= {one for one in ids if old.notes.get(one) != new.notes.get(one)}
+    changed |= ids & noted
     parted = {one for one in IDS[:2] if parts_of(old)[one] != parts[one]}
-    parted |= {one for one in IDS[:2] if old.notes.get(one) != new.notes.get(one)}
+    parted |= noted
     parted |= {one for one in changed if one in folder.stills}
     changed |= {one.id for one in new.members if one.live_photo_video_id in parted}
     present = {one: after[one] for one in changed if one in after}
@@ -54,12 +54,13 @@ def in_place(history: list[World], ignore_case: bool) -> list[Any]:
     seen = []
     last, folder = None, None
     for world in history:
+        noted = {one for one, value in world.notes.items() if names.value(one) != value}
         for asset_id, value in world.notes.items():
             names.remember(asset_id, value)
         done = False
         if folder is not None and last is not None and folder.reserved == world.reserved:
             before = everything(folder), dict(names.pins(ALBUM))
-            done = amend(names, ALBUM, folder, difference(last, world, folder))
+            done = amend(names, ALBUM, folder, difference(last, world, noted, folder))
             assert done or before == (everything(folder), dict(names.pins(ALBUM)))
         anew = Folder.of((len(seen),), members_of(world), parts_of(world), world.reserved)
         if not done:
