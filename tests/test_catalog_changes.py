@@ -366,13 +366,17 @@ class Pair:
             # Neither of them is to look more often than the other.
             self.ended([Deferred.fromCoroutine(self.mirror.albums())])
             assert not self.immich.cut
-        one, other = self.ended(self.started())
-        for album_id in one.keys() | other.keys():
-            for what, shown in one[album_id].items():
-                assert shown == other[album_id][what], what
+        self.agree(self.started())
         for catalog in self.catalogs:
             for folder in catalog._folders.values():
                 assert_whole(catalog, folder)
+
+    def agree(self, waiting: list[Deferred[Any]]) -> None:
+        """They tell the same."""
+        one, other = self.ended(waiting)
+        for album_id in one.keys() | other.keys():
+            for what, shown in one[album_id].items():
+                assert shown == other[album_id][what], what
 
     def both(self, change: Callable[[Catalog], None]) -> None:
         """An own change is entered into both."""
@@ -515,6 +519,11 @@ def own_unpair(p: Pair, a: int, b: int, c: int) -> None:
     p.both(lambda catalog: catalog.assets_changed(album, [], [part_id]))
 
 
+def forgotten(p: Pair, a: int, b: int, c: int) -> None:
+    """Something of ours went wrong half-way."""
+    p.both(lambda catalog: catalog.stale())
+
+
 def album(p: Pair, a: int, b: int, c: int) -> None:
     """An album is made, renamed or removed; by us, or not."""
     key, name = ALBUMS[a % 3], PATHS[b % len(PATHS)]
@@ -556,11 +565,20 @@ def look_while(p: Pair, a: int, b: int, c: int) -> None:
     waiting = p.started()
     event("held" if sources[0].held else "nothing to hold")
     assert len(sources[0].held) == len(sources[1].held)
-    for work in (own_add, own_remove, own_note, own_unpair)[a % 4 :][:2]:
+    if b % 4 == 0 and not p.immich.dirty:
+        # More comes by the stream, but nothing that names depend on.
+        change(p, a, 2, c + 1)
+        p.clock.advance(1.5)
+        p.ended([Deferred.fromCoroutine(p.mirror.albums())])
+    works = (own_add, own_remove, own_note, own_unpair, forgotten)[a % 5 :][:2]
+    for work in works if c % 2 else works[::-1]:
         work(p, b, a, c)
     for source in sources:
         source.release()
-    p.ended(waiting)
+    if b % 4:
+        p.agree(waiting)
+    else:
+        p.ended(waiting)
     p.look()
 
 
@@ -643,6 +661,60 @@ def test_a_thousand_changes_are_more_than_is_remembered(monkeypatch: pytest.Monk
         after = p.catalogs[0]._folders[ALBUMS[0]]
         assert (after is folder) == stays
         folder = after
+
+
+def test_an_age_that_became_known_is_told_with_the_next_change() -> None:
+    p = begun(modern=False)
+    folder, asset_id = p.catalogs[0]._folders[ALBUMS[0]], ASSETS[2]
+    assert not folder.assets[asset_id].created
+    p.ended([Deferred.fromCoroutine(p.mirror.created([asset_id]))])
+    change(p, 0, 2, 1)
+    p.look()
+    assert p.catalogs[0]._folders[ALBUMS[0]] is folder
+    assert folder.assets[asset_id].created == p.immich.assets[asset_id].value().created
+
+
+def test_what_is_done_by_us_is_among_what_has_changed() -> None:
+    p = begun(modern=True)
+    still, part = p.immich.assets[ASSETS[1]], p.immich.assets[ASSETS[2]]
+    still.live = part.id
+    p.immich.tell("asset", still.id)
+    p.look()
+    album = p.catalogs[0]._albums.by_id[ALBUMS[0]]
+
+    def changed(act: Callable[[], None]) -> Any:
+        mark = p.mirror.mark(album.id)
+        assert mark is not None
+        act()
+        (found,) = p.ended([Deferred.fromCoroutine(p.mirror.changes(album, mark))])
+        return {key: one is not None for key, one in found.items()}
+
+    new = Row(ASSETS[6], "new.jpg")
+    assert changed(lambda: p.mirror.changed(album.id, [new.value()], [])) == {new.id: True}
+    assert changed(lambda: p.mirror.changed(album.id, [], [ASSETS[0]])) == {ASSETS[0]: False}
+    assert changed(lambda: p.mirror.part_changed(part.id)) == {still.id: True}
+    assert changed(lambda: p.mirror.noted(new.id, {"v": 1})) == {new.id: True}
+    noted = changed(lambda: p.mirror.noted(part.id, {"v": 1}))
+    assert noted == {still.id: True, part.id: True}
+    assert changed(lambda: p.mirror.album_changed(album)) == {}
+    # Half of a delta is nothing to go by.
+    p.mirror._follower._whole = False
+    assert p.mirror.mark(album.id) is None
+
+
+def test_a_part_that_leaves_the_album_stays_beside_its_still() -> None:
+    p = begun(modern=True)
+    still, part = p.immich.assets[ASSETS[0]], p.immich.assets[ASSETS[2]]
+    still.live = part.id
+    p.immich.tell("asset", still.id)
+    p.look()
+    folder = p.catalogs[0]._folders[ALBUMS[0]]
+    assert part.id in folder.members
+    p.immich.unlink(ALBUMS[0], part.id, 0)
+    p.look()
+    assert p.catalogs[0]._folders[ALBUMS[0]] is folder
+    assert part.id not in folder.members
+    assert part.name in folder.files
 
 
 def test_nobody_asks_for_everything_because_of_one_file() -> None:

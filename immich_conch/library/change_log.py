@@ -7,7 +7,7 @@ everything.
 
 from __future__ import annotations
 
-#: Members that a log names: some 150 bytes each, and more than a delta of a second ever has.
+#: Members that a log names, some 100 bytes each: more than a delta of a second ever has.
 MAX_CHANGES = 1000
 
 
@@ -29,12 +29,13 @@ class ChangeLog:
             self._since = self._last.pop(next(iter(self._last)))
 
     def after(self, mark: int) -> list[bytes] | None:
-        """The members that may have changed after a mark, or None where that is not known."""
+        """The members that may have changed after a mark, or None where that is not known.
+
+        What was before it is forgotten: who looks goes on from one mark to the next, and may only
+        ask for the same once more.
+        """
         if mark < self._since:
             return None
-        found = []
-        for member, revision in reversed(self._last.items()):
-            if revision <= mark:
-                break
-            found.append(member)
-        return found
+        self._since = mark
+        self._last = {key: revision for key, revision in self._last.items() if revision > mark}
+        return list(self._last)
