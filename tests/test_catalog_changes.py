@@ -717,6 +717,65 @@ def test_a_part_that_leaves_the_album_stays_beside_its_still() -> None:
     assert part.name in folder.files
 
 
+def held(p: Pair) -> tuple[Slow, list[Deferred[Any]]]:
+    """The catalog that asks for what has changed is at it, and has all but its last answer."""
+    p.clock.advance(1.5)
+    source: Any = p.catalogs[0].source
+    source.holds = True
+    waiting = p.started()[:1]
+    assert source.held
+    return source, waiting
+
+
+def test_what_leaves_and_is_put_back_by_us_is_there() -> None:
+    p = begun(modern=True)
+    asset = p.immich.assets[ASSETS[0]].value()
+    p.immich.unlink(ALBUMS[0], asset.id, 0)
+    source, waiting = held(p)
+    p.immich.link(ALBUMS[0], asset.id, 0)
+    p.both(lambda catalog: catalog.assets_changed(ALBUMS[0], [asset]))
+    source.release()
+    (shown,) = p.ended(waiting)
+    assert asset.name in shown[ALBUMS[0]]["files"]
+
+
+def test_what_leaves_while_we_look_is_gone() -> None:
+    p = begun(modern=True)
+    change(p, 0, 2, 1)
+    source, waiting = held(p)
+    p.immich.unlink(ALBUMS[0], ASSETS[0], 0)
+    p.both(lambda catalog: catalog.assets_changed(ALBUMS[0], [], [ASSETS[0]]))
+    source.release()
+    (shown,) = p.ended(waiting)
+    assert ASSETS[0] not in shown[ALBUMS[0]]["assets"]
+
+
+def test_an_album_that_we_delete_while_we_look_is_no_folder() -> None:
+    p = begun(modern=True)
+    change(p, 0, 2, 1)
+    source, waiting = held(p)
+    del p.immich.albums[ALBUMS[0]]
+    p.both(lambda catalog: catalog.album_gone(ALBUMS[0]))
+    source.release()
+    (failure,) = p.ended(waiting)
+    assert failure.check(NotFound)
+
+
+def test_what_changes_while_a_folder_is_made_shows_next() -> None:
+    p = begun(modern=True)
+    p.catalogs[0]._folders.clear()
+    source, waiting = held(p)
+    change(p, 0, 2, 9)
+    p.clock.advance(1.5)
+    p.ended([Deferred.fromCoroutine(p.mirror.albums())])
+    source.release()
+    p.ended(waiting)
+    folder = p.catalogs[0]._folders[ALBUMS[0]]
+    p.look()
+    assert p.catalogs[0]._folders[ALBUMS[0]] is folder
+    assert folder.assets[ASSETS[0]].description == "9"
+
+
 def test_nobody_asks_for_everything_because_of_one_file() -> None:
     p = begun(modern=True)
     source: Any = p.catalogs[0].source

@@ -4,8 +4,9 @@ A catalog asks Immich for the list of albums when its knowledge is older than th
 and somebody asks; one refresh is shared by all who wait.  An album's content is kept with the
 album's validator (FACTS.md: five fields together, for removing an asset does not move
 `updatedAt`) and listed again only when that changes, so a thousand `stat`s in a row cost Immich a
-handful of calls.  A refresh that fails is an error for all who waited: what is not known is never
-shown as empty (rule 2).  Own changes are entered at once, before they are answered.
+handful of calls; where the source knows what has changed, that alone is asked for.  A refresh that
+fails is an error for all who waited: what is not known is never shown as empty (rule 2).  Own
+changes are entered at once, before they are answered.
 
 It must know nothing of SFTP, of HTTP, or of uploads in flight.
 """

@@ -153,15 +153,14 @@ class Contents:
             for asset_id in unread:
                 self.file_names.remember(asset_id, values.get(asset_id))
             known.update(unread)
-            own = self._changes.get(album_id, ())
-            for change in own:
+            for change in self._changes.get(album_id, ()):
                 members = change.apply(members)
             if all(a.live_photo_video_id in (None, *asked) for a in members.values()):
                 break
         told = {part_id: parts.get(part_id) for part_id in asked}
         self.parts.update(told)
-        left = {*gone, *(one for change in own for one in change.removed)}
-        return Content(members, told, frozenset(left - members.keys()))
+        # Whoever we took out has left the folder already, and whoever we put in is back.
+        return Content(members, told, frozenset(gone) - members.keys())
 
     async def _with_sizes(self, assets: dict[str, Asset]) -> dict[str, Asset]:
         """Fill in sizes that the listing did not tell (section 2: fetched, never guessed)."""
