@@ -16,7 +16,7 @@ from immich_conch.immich.model import Asset
 from immich_conch.library import names
 from immich_conch.library.contents import Content
 from immich_conch.library.metadata import Link
-from immich_conch.library.naming import File, FileNames, Folder, same_links
+from immich_conch.library.naming import File, FileNames, Folder, entry_id, same_links
 
 _T = TypeVar("_T")
 
@@ -114,19 +114,45 @@ class _Amendment:
                 others.append((asset, links, still))
         # Stills first: a part is kept beside its still, whatever that is called.
         others.sort(key=lambda other: other[2] is not None)
+        losers: list[tuple[float, str, Asset, Link]] = []
         for asset, links, still in others:
-            for link in links:
+            for number, link in enumerate(links):
                 pinned = pins.get((asset.id, link.key))
                 if pinned is None and still is not None and self._is_marked(still):
                     return False
                 name = pinned or names.safe(link.name)
                 key = self.file_names.key(name)
-                if key in self.by_key or key in folder.reserved:
+                if key in self.by_key:
                     return False
-                if key in folder.by_key and key not in left:
-                    return False
+                if self._is_kept(key, left):
+                    if pinned is not None or not self._may_lose(asset):
+                        return False
+                    losers.append((asset.created, entry_id(asset.id, number), asset, link))
+                    continue
                 self._show(File(name, asset, link, still))
+        # Last, for no name that is made up is to be one that is wanted.
+        for _, one, asset, link in sorted(losers, key=lambda loser: loser[:2]):
+            name = names.marked(names.safe(link.name), one, lambda made: self._is_taken(made, left))
+            self._show(File(name, asset, link))
         return True
+
+    def _is_kept(self, key: str, left: set[str]) -> bool:
+        """Whether a name stays another's, whoever else wants it."""
+        folder = self.folder
+        return key in folder.reserved or (key in folder.by_key and key not in left)
+
+    def _is_taken(self, name: str, left: set[str]) -> bool:
+        key = self.file_names.key(name)
+        return key in self.by_key or self._is_kept(key, left)
+
+    def _may_lose(self, asset: Asset) -> bool:
+        """Whether a mark is all it takes where a name is taken.
+
+        Not in a live photo, whose parts have the same mark, nor without an age (2.x): then all that
+        want a name have to be asked for theirs.
+        """
+        live = asset.live_photo_video_id is not None or asset.id in self.stills
+        return bool(asset.created) and not live
 
     def _is_unclear(self, part_id: str) -> bool:
         """Whether it takes ages that may not be known to tell which still a part is beside."""

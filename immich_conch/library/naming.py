@@ -100,7 +100,7 @@ class Folder:
         return None if part_id in self.members else part_id
 
 
-def _entry_id(asset_id: str, number: int) -> str:
+def entry_id(asset_id: str, number: int) -> str:
     """What tells the names of one asset apart, for `names`."""
     return asset_id if not number else f"{asset_id}#{number}"
 
@@ -153,19 +153,19 @@ class FileNames:
         for asset in folder.assets.values():
             still = folder.still_of(asset.id)
             for number, link in enumerate(self.links(album_id, asset)):
-                entry_id = _entry_id(asset.id, number)
-                wanted[entry_id] = asset, link
+                one = entry_id(asset.id, number)
+                wanted[one] = asset, link
                 pinned = pins.get((asset.id, link.key))
                 if not pins and link.name != asset.name:
                     # A name that is noted was given by somebody: it comes before one that is not.
                     pinned = link.name
                 follows = None if still is None else self._followed(album_id, still, link.name)
-                entries.append(names.Entry(entry_id, link.name, asset.created, pinned, follows))
+                entries.append(names.Entry(one, link.name, asset.created, pinned, follows))
         shown = names.assign(entries, casefold=self.ignore_case, reserved=folder.reserved)
         self._pins[album_id] = {}
         folder.files, folder.by_key, folder.by_asset = {}, {}, {}
-        for entry_id, name in shown.items():
-            asset, link = wanted[entry_id]
+        for one, name in shown.items():
+            asset, link = wanted[one]
             self.show(album_id, folder, File(name, asset, link, folder.still_of(asset.id)))
 
     def follow(self, album_id: str, old: Folder, folder: Folder) -> bool:
@@ -229,7 +229,7 @@ class FileNames:
         """The entry of a live photo that its motion part of this name is to be kept beside."""
         for number, link in enumerate(self.links(album_id, still)):
             if names.same_stem(link.name, name, self.ignore_case):
-                return _entry_id(still.id, number)
+                return entry_id(still.id, number)
         return None
 
     def _is_marked(self, folder: Folder, still: Asset) -> bool:
