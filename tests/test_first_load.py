@@ -269,6 +269,68 @@ async def test_when_everything_starts_over_the_listings_answer(version: str) -> 
         assert await at.ls("Rome") == now
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest_twisted.ensureDeferred
+async def test_what_has_changed_is_told_of_what_the_mirror_showed_alone(version: str) -> None:
+    async with world(version) as w:
+        at = await look(w)
+        made, _ = await album(at, "Rome", "a.jpg", "b.jpg")
+        source, folders = at.catalog.source, at.catalog._folders
+        gate = Gate(at)
+        await at.ls("Rome")
+        assert folders[made.id].mark is None  # a listing showed it
+        gate.open = True
+        await at.whole()
+
+        async def comes(name: str) -> None:
+            new = await w.photo(at.person, name)
+            await at.person.session.add_to_album(made.id, [new])
+            w.later()
+            assert name in await at.ls("Rome")
+
+        await comes("c.jpg")
+        folder, mark = folders[made.id], folders[made.id].mark
+        await comes("d.jpg")
+        assert folders[made.id] is folder
+        assert mark is not None
+        assert [one.name for one in (await source.changes(made, mark)).values()] == ["d.jpg"]
+        # The session that is followed is gone, and with it what is known.
+        gate.open = False
+        await at.person.following[-1].log_out()
+        await comes("e.jpg")
+        assert folders[made.id] is not folder
+        assert folders[made.id].mark is None
+        assert await source.changes(made, mark) is None
+        gate.open = True
+        await at.whole()
+        assert await source.changes(made, mark) is None
+        await comes("f.jpg")
+        folder = folders[made.id]
+        await comes("g.jpg")
+        assert folders[made.id] is folder
+        assert set(await at.ls("Rome")) == {f"{letter}.jpg" for letter in "abcdefg"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_changed_is_not_told_where_a_load_failed() -> None:
+    async with world("3.1.0") as w:
+        at = await look(w)
+        made, _ = await album(at, "Rome", "a.jpg")
+        await at.whole()
+        source = at.catalog.source
+        mark = source.mark(made.id)
+        assert mark is not None
+        w.later()
+        # For one delta only there is no other way; it is an error as it is for the content.
+        w.demo.faults.add("cut-response", route="/sync/stream", after=0, count=None)
+        await raises(Unreachable, source.changes(made, mark))
+        at.person.mirror._follower._forget()
+        await raises(Unreachable, at.whole())
+        assert at.person.mirror.failing
+        assert await source.changes(made, mark) is None
+        assert set(await at.ls("Rome")) == {"a.jpg"}
+
+
 @pytest_twisted.ensureDeferred
 async def test_what_is_asked_for_before_the_stream_goes_first_but_not_for_ever() -> None:
     clock = Clock()

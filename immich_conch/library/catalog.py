@@ -4,8 +4,9 @@ A catalog asks Immich for the list of albums when its knowledge is older than th
 and somebody asks; one refresh is shared by all who wait.  An album's content is kept with the
 album's validator (FACTS.md: five fields together, for removing an asset does not move
 `updatedAt`) and listed again only when that changes, so a thousand `stat`s in a row cost Immich a
-handful of calls.  A refresh that fails is an error for all who waited: what is not known is never
-shown as empty (rule 2).  Own changes are entered at once, before they are answered.
+handful of calls; where the source knows what has changed, that alone is asked for.  A refresh that
+fails is an error for all who waited: what is not known is never shown as empty (rule 2).  Own
+changes are entered at once, before they are answered.
 
 It must know nothing of SFTP, of HTTP, or of uploads in flight.
 """
@@ -13,44 +14,21 @@ It must know nothing of SFTP, of HTTP, or of uploads in flight.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import attrs
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 from twisted.internet.interfaces import IReactorTime
 
 from immich_conch.errors import NotFound
 from immich_conch.immich.model import Album, Asset
 from immich_conch.library import metadata, names
 from immich_conch.library.albums import AlbumNames, Albums, Vanished, is_hidden
-from immich_conch.library.gather import Shared, gather
+from immich_conch.library.amending import amend
+from immich_conch.library.contents import Contents
+from immich_conch.library.gather import Shared
 from immich_conch.library.naming import File, FileNames, Folder
 from immich_conch.library.source import ISource
-
-#: HEAD requests side by side for assets whose size a listing did not tell.
-SIZE_REQUESTS = 8
-#: Seconds after which a size that was not to be had is asked for again.
-SIZE_RETRY = 60.0
-
-
-@frozen
-class _Change:
-    """An own change to an album's content."""
-
-    added: tuple[Asset, ...]
-    removed: tuple[str, ...]
-
-    def apply(self, assets: dict[str, Asset]) -> dict[str, Asset]:
-        result = {
-            key: attrs.evolve(asset, live_photo_video_id=None)
-            if asset.live_photo_video_id in self.removed
-            else asset
-            for key, asset in assets.items()
-            if key not in self.removed
-        }
-        result.update((asset.id, asset) for asset in self.added if asset.listed)
-        return result
 
 
 @define(eq=False, repr=False)
@@ -74,17 +52,16 @@ class Catalog:
     _folders: dict[str, Folder] = Factory(dict)
     _albums_refresh: Shared[Albums] | None = field(default=None, init=False)
     _folder_refresh: dict[str, Shared[Folder]] = Factory(dict)
-    _sizes: dict[str, tuple[float, int | None]] = Factory(dict)
-    #: Motion parts of live photos by id; None for one that is not shown.
-    _parts: dict[str, Asset | None] = Factory(dict)
     _album_names: AlbumNames = Factory(
         lambda self: AlbumNames(self.ignore_case, self.separator), takes_self=True
     )
     _file_names: FileNames = Factory(lambda self: FileNames(self.ignore_case), takes_self=True)
+    _contents: Contents = Factory(
+        lambda self: Contents(self.source, self.clock, self._file_names), takes_self=True
+    )
     #: Own changes since a refresh under way began, applied again to what it brings: an answer
     #: that Immich made before the change must not undo it.
     _album_changes: list[tuple[str, Album | None]] = Factory(list)
-    _asset_changes: dict[str, list[_Change]] = Factory(dict)
 
     # -- albums ---------------------------------------------------------------------------------
 
@@ -172,14 +149,14 @@ class Catalog:
             return folder
         refresh = self._folder_refresh.get(album_id)
         if refresh is None or refresh.done:
-            self._asset_changes[album_id] = []
+            self._contents.begin(album_id)
             refresh = self._folder_refresh[album_id] = Shared.start(self._refresh_folder(album))
         try:
             return await refresh.wait()
         finally:
             if refresh.done and self._folder_refresh.get(album_id) is refresh:
                 del self._folder_refresh[album_id]
-                self._asset_changes.pop(album_id, None)
+                self._contents.end(album_id)
 
     def fresh_folder(self, album: Album) -> Folder | None:
         """The content of an album that is fresh itself, if that is known."""
@@ -187,66 +164,48 @@ class Catalog:
         return folder if folder is not None and folder.validator == album.validator else None
 
     async def _refresh_folder(self, album: Album) -> Folder:
-        listing = await self.source.assets(album)
-        members = {asset.id: asset for asset in listing if asset.listed}
-        parts: dict[str, Asset] = {}
-        asked: set[str] = set()
-        known: set[str] = set()
-        while True:
-            stills = [
-                asset
-                for asset in members.values()
-                if asset.live_photo_video_id is not None and asset.live_photo_video_id not in asked
-            ]
-            if stills:
-                parts.update(await self.source.parts(stills))
-                asked.update(str(still.live_photo_video_id) for still in stills)
-            assets = await self._with_sizes({**parts, **members})
-            members = {asset_id: assets[asset_id] for asset_id in members}
-            parts = {asset_id: assets[asset_id] for asset_id in parts}
-            # The last question: what is noted by us from here on is entered by `noted`.
-            unread = [asset_id for asset_id in assets if asset_id not in known]
-            values = await self.source.notes(unread)
-            for asset_id in unread:
-                self._file_names.remember(asset_id, values.get(asset_id))
-            known.update(unread)
-            for change in self._asset_changes.get(album.id, ()):
-                members = change.apply(members)
-            if all(a.live_photo_video_id in (None, *asked) for a in members.values()):
-                break
-        for part_id in asked:
-            self._parts[part_id] = parts.get(part_id)
-        albums = self._current()
-        branch = None if albums is None else albums.branches.get(album.id)
-        reserved = frozenset(() if branch is None else branch.children)
-        folder = Folder.of(album.validator, members, parts, reserved)
+        mark = self.source.mark(album.id)
+        folder = await self._amended(album)
+        if folder is None:
+            mark = self.source.mark(album.id)
+            folder = await self._rebuilt(album)
+        folder.mark = mark
+        return folder
+
+    async def _amended(self, album: Album) -> Folder | None:
+        """The folder there was, with what has changed since; None where that is not all."""
+        folder = self._folders.get(album.id)
+        content = None if folder is None else await self._contents.since(album, folder)
+        reserved = self._reserved(album.id)
+        if folder is None or content is None or self._folders.get(album.id) is not folder:
+            return None
+        if folder.reserved != reserved:
+            return None
+        if not amend(self._file_names, album.id, folder, content):
+            return None
+        if content.settles:
+            folder.settled = self.clock.seconds()
+        folder.validator = album.validator
+        return folder
+
+    async def _rebuilt(self, album: Album) -> Folder:
+        """A folder of all that is in the album."""
+        content = await self._contents.whole(album)
+        parts = content.shown_parts()
+        reserved = self._reserved(album.id)
+        folder = Folder.of(album.validator, dict(content.members), parts, reserved)
+        folder.unsettled, folder.settled = content.unsettled(), self.clock.seconds()
         old = self._folders.get(album.id)
         if old is None or not self._file_names.follow(album.id, old, folder):
             self._file_names.name(album.id, folder)
         self._folders[album.id] = folder
         return folder
 
-    async def _with_sizes(self, assets: dict[str, Asset]) -> dict[str, Asset]:
-        """Fill in sizes that the listing did not tell (section 2: fetched, never guessed)."""
-        missing = [asset for asset in assets.values() if asset.size is None]
-        now = self.clock.seconds()
-        for asset_id, (at, size) in list(self._sizes.items()):
-            # An offline library may come back; what has a size keeps it.
-            if size is None and now - at > SIZE_RETRY:
-                del self._sizes[asset_id]
-        unknown = [asset for asset in missing if asset.id not in self._sizes and not asset.offline]
-        if unknown:
-
-            async def fetch(asset: Asset) -> None:
-                try:
-                    self._sizes[asset.id] = (now, await self.source.size(asset.id))
-                except NotFound:
-                    self._sizes[asset.id] = (now, None)
-
-            await gather([partial(fetch, asset) for asset in unknown], SIZE_REQUESTS)
-        for asset in missing:
-            assets[asset.id] = attrs.evolve(asset, size=self._sizes.get(asset.id, (0, None))[1])
-        return assets
+    def _reserved(self, album_id: str) -> frozenset[str]:
+        """The keys of the names that folders in an album have."""
+        albums = self._current()
+        branch = None if albums is None else albums.branches.get(album_id)
+        return frozenset(() if branch is None else branch.children)
 
     async def siblings(self, album_id: str, name: str) -> list[File]:
         """Files that would be called this if they were alone, and are shown under another name."""
@@ -297,8 +256,7 @@ class Catalog:
         self, album_id: str, added: Sequence[Asset] = (), removed: Sequence[str] = ()
     ) -> None:
         """Assets were added to or taken out of an album by us; what is noted of them is known."""
-        if album_id in self._asset_changes:
-            self._asset_changes[album_id].append(_Change(tuple(added), tuple(removed)))
+        self._contents.changed(album_id, added, removed)
         self.source.changed(album_id, added, removed)
         folder = self._folders.get(album_id)
         if folder is None:
@@ -350,9 +308,9 @@ class Catalog:
         alone = self._file_names.enter(album_id, folder, asset)
         if live is None:
             return alone
-        if live not in self._parts:
+        if live not in self._contents.parts:
             return None
-        part = self._parts[live]
+        part = self._contents.parts[live]
         if part is not None:
             folder.pair(asset, part)
             alone = self._file_names.enter(album_id, folder, part) and alone
@@ -371,7 +329,7 @@ class Catalog:
     def part_changed(self, part_id: str) -> None:
         """A motion part was unlinked, trashed or restored by us."""
         self.source.part_changed(part_id)
-        self._parts.pop(part_id, None)
+        self._contents.parts.pop(part_id, None)
 
     def noted(self, asset_id: str, value: Mapping[str, Any] | None) -> None:
         """What is noted of an asset was read or written by us."""

@@ -108,6 +108,11 @@ class Follower:
     def _knows(self, oldest: float) -> bool:
         return self._whole and self._at >= max(oldest, self.not_before)
 
+    @property
+    def whole(self) -> Tables | None:
+        """The tables, of whatever age, if nothing is missing in them and nothing half entered."""
+        return self.tables if self._whole else None
+
     async def load(self) -> FirstLoad | None:
         """None once `fresh` has an answer at once, or the load from nothing that is under way.
 

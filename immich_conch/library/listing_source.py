@@ -81,6 +81,12 @@ class ListingSource:
 
         return await self.ask(work)
 
+    def mark(self, album_id: str) -> None:
+        """Listings do not tell what has changed."""
+
+    async def changes(self, album: Album, since: int) -> None:
+        """Not known; list it."""
+
     async def _being_linked(
         self, immich: IImmich, album: Album, listing: Sequence[Asset], looked: dict[str, int]
     ) -> bool:

@@ -137,6 +137,30 @@ class LiveSource:
             lambda load: listed if load.may_list(album.asset_count) else None,
         )
 
+    def mark(self, album_id: str) -> int | None:
+        """What stands for an album's content, where the mirror is whole.
+
+        Listings answer where it is lost, and the next one knows nothing of marks before itself.
+        """
+        return self.mirror.mark(album_id)
+
+    async def changes(self, album: Album, since: int) -> Mapping[str, Asset | None] | None:
+        """What the mirror knows to have changed; a load of it is not waited for."""
+        try:
+            if self.mirror.failing or await self.mirror.load() is not None:
+                return None
+            self.mirror.keep_fresh()
+            return await self.mirror.changes(album, since)
+        except NoMirror:
+            return None
+        except SessionRevoked:
+            raise
+        except ConchError:
+            # Where a load failed listings answer, else nobody does.
+            if not self.mirror.failing:
+                raise
+            return None
+
     async def parts(self, stills: Sequence[Asset]) -> Mapping[str, Asset]:
         """The motion parts of live photos."""
         listed = partial(self.listings.parts, stills)

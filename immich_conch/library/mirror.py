@@ -135,6 +135,39 @@ class Mirror:
         ]
         return await self._with_created(assets, [part for part in parts if part is not None])
 
+    def mark(self, album_id: str) -> int | None:
+        """What stands for an album's content now; None where changes will not be known.
+
+        Marks are revisions, which go on counting when tables are replaced: new tables know that
+        they know nothing of what was before them.
+        """
+        tables = self._follower.whole
+        record = None if tables is None else tables.albums.get(raw_id(album_id))
+        return None if record is None else record.mark(next(self._revisions))
+
+    async def changes(self, album: Album, since: int) -> Mapping[str, Asset | None] | None:
+        """The members that may show something else than at a mark.
+
+        Ages are in it as far as they are known: where they decide who has a name, by 2.x, the whole
+        content has to be asked for.
+        """
+        tables = await self._follower.fresh()
+        record = tables.albums.get(raw_id(album.id))
+        if record is None or record.log is None or self._own.is_gone(album.id):
+            return None
+        own, changed = self._own.of(album.id), record.log.after(since)
+        if changed is None:
+            return None
+        found: dict[str, Asset | None] = {}
+        for key in changed:
+            asset_id, told = text_id(key), tables.assets.get(key)
+            if asset_id in own:
+                found[asset_id] = own.get(asset_id)
+            else:
+                there = told is not None and told in record.members
+                found[asset_id] = told.value() if told is not None and there else None
+        return found
+
     async def asset(self, asset_id: str) -> Asset:
         """One asset that the user owns or sees in an album; raises NotFound."""
         record = (await self._follower.fresh()).assets.get(raw_id(asset_id))
@@ -169,6 +202,10 @@ class Mirror:
     def part_changed(self, part_id: str) -> None:
         """A motion part was unlinked, trashed or restored by us."""
         self._parts.forget(part_id)
+        tables = self._follower.tables
+        if tables is not None:
+            for still in tables.stills(raw_id(part_id)):
+                tables.log(still)
 
     async def size(self, asset_id: str) -> int | None:
         """What Immich says of an original whose size the stream did not tell."""
@@ -199,7 +236,7 @@ class Mirror:
         """
         tables = await self._follower.fresh()
         records = [tables.assets.get(raw_id(asset_id)) for asset_id in asset_ids]
-        await self._learn_created(record for record in records if record is not None)
+        await self._learn_created(tables, [record for record in records if record is not None])
         return {
             text_id(record.id): record.created
             for record in records
@@ -209,8 +246,7 @@ class Mirror:
     def _content(self, tables: Tables, album_id: str) -> list[Asset]:
         record = tables.albums.get(raw_id(album_id))
         own = self._own.of(album_id)
-        gone = album_id in self._own.albums and self._own.albums.get(album_id) is None
-        if gone or (record is None and album_id not in self._own.albums):
+        if self._own.is_gone(album_id) or (record is None and album_id not in self._own.albums):
             raise NotFound("This album does not exist any more.")
         members: Iterable[AssetRecord] = () if record is None else record.members
         if not own:
@@ -228,7 +264,7 @@ class Mirror:
         record = tables.albums.get(raw_id(album.id))
         if record is not None:
             revision = max(revision, record.revision)
-        content = record.count() if record is not None else 0
+        content = record.listed if record is not None else 0
         own = self._own.of(album.id)
         for asset_id, asset in own.items():
             told = tables.assets.get(raw_id(asset_id))
@@ -260,7 +296,7 @@ class Mirror:
             for asset in assets
         ]
 
-    async def _learn_created(self, records: Iterable[AssetRecord]) -> None:
+    async def _learn_created(self, tables: Tables, records: Iterable[AssetRecord]) -> None:
         unknown = [record for record in records if record.created is None]
         if not unknown:
             return
@@ -271,6 +307,7 @@ class Mirror:
 
             try:
                 record.created = (await self._follower.ask(look)).created
+                tables.log(record)
             except NotFound:
                 self._log.debug("an asset left while its age was asked for")
 
@@ -285,7 +322,7 @@ class Mirror:
             self._own.enter_members(album_id, asset_id, None, now)
         for asset in added:
             self._own.enter_members(album_id, asset.id, asset, now)
-        self._touch(album_id)
+        self._touch(album_id, *removed, *(asset.id for asset in added))
 
     def album_changed(self, album: Album) -> None:
         """We made, renamed or described an album."""
@@ -302,13 +339,19 @@ class Mirror:
         self._own.notes.enter(asset_id, value, self.clock.seconds())
         self._touch_albums_of(asset_id)
 
-    def _touch(self, album_id: str) -> None:
-        self._own_revisions[album_id] = next(self._revisions)
+    def _touch(self, album_id: str, *asset_ids: str) -> None:
+        """An album, or some of its members, are something else by an own change."""
+        self._own_revisions[album_id] = revision = next(self._revisions)
+        tables = self._follower.tables
+        record = None if tables is None else tables.albums.get(raw_id(album_id))
+        if record is not None and record.log is not None:
+            for asset_id in asset_ids:
+                record.log.enter(raw_id(asset_id), revision)
 
     def _touch_albums_of(self, asset_id: str) -> None:
         for album_id, own in self._own.members.items():
             if asset_id in own:
-                self._touch(album_id)
+                self._touch(album_id, asset_id)
         tables = self._follower.tables
         record = None if tables is None else tables.assets.get(raw_id(asset_id))
         if tables is not None and record is not None:
@@ -336,8 +379,9 @@ class Mirror:
                 there = told is not None and told in members and told.listed
                 return there == (asset is not None and asset.listed)
 
-            if layer.settle(began, same_member):
-                self._touch(album_id)
+            settled = layer.settle(began, same_member)
+            if settled:
+                self._touch(album_id, *settled)
             if not len(layer):
                 del self._own.members[album_id]
         for asset_id in self._own.notes.settle(

@@ -40,7 +40,9 @@ class Folder:
 
     One asset may be in it under several names.  `members` is what Immich has in the album,
     `assets` that and the motion parts of its live photos; `stills` says whose these are.
-    `reserved` are the keys of the folders in it, whose names no file has.
+    `reserved` are the keys of the folders in it, whose names no file has.  `mark` is what stands
+    for its content when it is asked what has changed since; `unsettled` are members of which
+    something was not to be had when that was last tried, `settled` (clock seconds).
     """
 
     validator: tuple[object, ...]
@@ -51,6 +53,9 @@ class Folder:
     by_key: dict[str, File] = Factory(dict)
     by_asset: dict[str, tuple[File, ...]] = Factory(dict)
     reserved: frozenset[str] = frozenset()
+    mark: int | None = None
+    unsettled: set[str] = Factory(set)
+    settled: float = 0.0
 
     @classmethod
     def of(
@@ -95,12 +100,12 @@ class Folder:
         return None if part_id in self.members else part_id
 
 
-def _entry_id(asset_id: str, number: int) -> str:
+def entry_id(asset_id: str, number: int) -> str:
     """What tells the names of one asset apart, for `names`."""
     return asset_id if not number else f"{asset_id}#{number}"
 
 
-def _same_links(links: tuple[Link, ...], files: tuple[File, ...]) -> bool:
+def same_links(links: tuple[Link, ...], files: tuple[File, ...]) -> bool:
     """Whether an asset wants to be shown as it is."""
     if len(links) == len(files) == 1:
         return links[0] == files[0].link
@@ -132,6 +137,10 @@ class FileNames:
         else:
             self._values[asset_id] = value
 
+    def pins(self, album_id: str) -> Mapping[tuple[str, str], str]:
+        """The names shown in an album, by asset and the key of the link."""
+        return self._pins.get(album_id, {})
+
     def forget(self, album_id: str) -> None:
         """An album is gone."""
         self._pins.pop(album_id, None)
@@ -143,21 +152,21 @@ class FileNames:
         entries = []
         for asset in folder.assets.values():
             still = folder.still_of(asset.id)
-            for number, link in enumerate(self._links(album_id, asset)):
-                entry_id = _entry_id(asset.id, number)
-                wanted[entry_id] = asset, link
+            for number, link in enumerate(self.links(album_id, asset)):
+                one = entry_id(asset.id, number)
+                wanted[one] = asset, link
                 pinned = pins.get((asset.id, link.key))
                 if not pins and link.name != asset.name:
                     # A name that is noted was given by somebody: it comes before one that is not.
                     pinned = link.name
                 follows = None if still is None else self._followed(album_id, still, link.name)
-                entries.append(names.Entry(entry_id, link.name, asset.created, pinned, follows))
+                entries.append(names.Entry(one, link.name, asset.created, pinned, follows))
         shown = names.assign(entries, casefold=self.ignore_case, reserved=folder.reserved)
         self._pins[album_id] = {}
         folder.files, folder.by_key, folder.by_asset = {}, {}, {}
-        for entry_id, name in shown.items():
-            asset, link = wanted[entry_id]
-            self._show(album_id, folder, File(name, asset, link, folder.still_of(asset.id)))
+        for one, name in shown.items():
+            asset, link = wanted[one]
+            self.show(album_id, folder, File(name, asset, link, folder.still_of(asset.id)))
 
     def follow(self, album_id: str, old: Folder, folder: Folder) -> bool:
         """Name a folder that was named as `old` last, where not much has changed.
@@ -172,11 +181,11 @@ class FileNames:
         self._pins[album_id] = kept = {}
         others: list[Asset] = []
         for asset in folder.assets.values():
-            links, files = self._links(album_id, asset), old.by_asset.get(asset.id, ())
-            if _same_links(links, files):
+            links, files = self.links(album_id, asset), old.by_asset.get(asset.id, ())
+            if same_links(links, files):
                 still = folder.still_of(asset.id)
                 for file in files:
-                    self._show(album_id, folder, File(file.name, asset, file.link, still))
+                    self.show(album_id, folder, File(file.name, asset, file.link, still))
                 continue
             others.append(asset)
             for link in links:
@@ -193,7 +202,7 @@ class FileNames:
     def enter(self, album_id: str, folder: Folder, asset: Asset) -> bool:
         """Show an asset as it is noted now; False where that takes more than its own names."""
         pins = self._pins.setdefault(album_id, {})
-        links = self._links(album_id, asset)
+        links = self.links(album_id, asset)
         for file in self._hide(folder, asset.id):
             if all(link.key != file.link.key for link in links):
                 pins.pop((asset.id, file.link.key), None)
@@ -207,7 +216,7 @@ class FileNames:
             if follows or key in folder.by_key or key in folder.reserved:
                 clash = True
                 continue
-            self._show(album_id, folder, File(name, asset, link, still))
+            self.show(album_id, folder, File(name, asset, link, still))
         return not clash
 
     def leave(self, album_id: str, folder: Folder, asset_id: str) -> None:
@@ -218,9 +227,9 @@ class FileNames:
 
     def _followed(self, album_id: str, still: Asset, name: str) -> str | None:
         """The entry of a live photo that its motion part of this name is to be kept beside."""
-        for number, link in enumerate(self._links(album_id, still)):
+        for number, link in enumerate(self.links(album_id, still)):
             if names.same_stem(link.name, name, self.ignore_case):
-                return _entry_id(still.id, number)
+                return entry_id(still.id, number)
         return None
 
     def _is_marked(self, folder: Folder, still: Asset) -> bool:
@@ -228,10 +237,12 @@ class FileNames:
         shown = folder.by_asset.get(still.id, ())
         return not shown or any(file.name != file.link.name for file in shown)
 
-    def _links(self, album_id: str, asset: Asset) -> tuple[Link, ...]:
+    def links(self, album_id: str, asset: Asset) -> tuple[Link, ...]:
+        """What an asset wants to be shown as."""
         return metadata.links(self._values.get(asset.id), album_id, asset)
 
-    def _show(self, album_id: str, folder: Folder, file: File) -> None:
+    def show(self, album_id: str, folder: Folder, file: File) -> None:
+        """Show a file, whose name is free, and remember that."""
         folder.files[file.name] = folder.by_key[self.key(file.name)] = file
         folder.by_asset[file.asset.id] = (*folder.by_asset.get(file.asset.id, ()), file)
         self._pins.setdefault(album_id, {})[file.asset.id, file.link.key] = file.name

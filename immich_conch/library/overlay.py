@@ -81,6 +81,10 @@ class Overlay:
     #: By album.
     members: dict[str, Layer[Asset]] = Factory(dict)
 
+    def is_gone(self, album_id: str) -> bool:
+        """Whether we deleted or left an album."""
+        return album_id in self.albums and self.albums.get(album_id) is None
+
     def of(self, album_id: str) -> Layer[Asset]:
         """The layer over an album's content."""
         return self.members.get(album_id) or Layer()

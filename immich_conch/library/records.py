@@ -13,6 +13,7 @@ from typing import Any
 
 from immich_conch.errors import BadAnswer
 from immich_conch.immich.model import Album, Asset, Role, parse_checksum, parse_time
+from immich_conch.library.change_log import ChangeLog
 
 TRASHED, VIDEO, FAVORITE, EXTERNAL = 1, 2, 4, 8
 
@@ -166,13 +167,18 @@ class AssetRecord:
 
 
 class AlbumRecord:
-    """One album.  `revision` changes whenever anything its folder shows has changed."""
+    """One album.  `revision` changes whenever anything its folder shows has changed.
+
+    `listed` is how many of its members the folder lists.  `log` says what has changed since
+    somebody looked first; until then nobody needs it.
+    """
 
     __slots__ = (
-        "_counted",
         "created",
         "description",
         "id",
+        "listed",
+        "log",
         "members",
         "name",
         "owner",
@@ -190,7 +196,8 @@ class AlbumRecord:
         self.users: dict[bytes, str] = {}
         self.members: set[AssetRecord] = set()
         self.revision = 0
-        self._counted = (-1, 0)
+        self.listed = 0
+        self.log: ChangeLog | None = None
 
     def told(self, data: Mapping[str, Any]) -> None:
         """Take over what a line of the stream says; raises BadAnswer."""
@@ -207,11 +214,11 @@ class AlbumRecord:
             return self.owner
         return next((user for user, role in self.users.items() if role == "owner"), None)
 
-    def count(self) -> int:
-        """How many assets the folder lists."""
-        if self._counted[0] != self.revision:
-            self._counted = (self.revision, sum(1 for one in self.members if one.listed))
-        return self._counted[1]
+    def mark(self, revision: int) -> int:
+        """From here on what changes is logged; `revision` is a new one, and stands for now."""
+        if self.log is None:
+            self.log = ChangeLog(revision)
+        return revision
 
     def value(self, user: bytes) -> Album:
         """The album as `user` sees it in the listings, with a validator of one number."""
@@ -229,7 +236,7 @@ class AlbumRecord:
             role=role,
             created=self.created,
             updated=self.updated,
-            asset_count=self.count(),
+            asset_count=self.listed,
             validator=(self.revision,),
         )
 

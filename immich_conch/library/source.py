@@ -27,6 +27,19 @@ class ISource(Interface):
     async def assets(album: Album) -> list[Asset]:
         """The whole content of an album, unlisted visibilities included."""
 
+    def mark(album_id: str) -> int | None:
+        """What stands for an album's content as it is, or was, when `changes` is asked for it.
+
+        To be taken before the content is asked for.  None where changes will not be known.
+        """
+
+    async def changes(album: Album, since: int) -> Mapping[str, Asset | None] | None:
+        """The members that may show something else than at a mark, by id; None for who is gone.
+
+        So are those whose motion part or note may have changed.  None for all is that it is not
+        known: the content has to be listed.
+        """
+
     async def parts(stills: Sequence[Asset]) -> Mapping[str, Asset]:
         """The motion parts of live photos by their own ids: those that are files (see `motion`)."""
 

@@ -117,17 +117,28 @@ class Tables:
             album.owner_id() is None for album in self.albums.values()
         )
 
-    def touch(self, album: AlbumRecord) -> None:
-        """Something that the album's folder shows has changed."""
+    def touch(self, album: AlbumRecord, record: AssetRecord | None = None) -> None:
+        """Something that the album's folder shows has changed; with `record`, of that member."""
         album.revision = next(self._revisions)
+        if record is not None and album.log is not None:
+            album.log.enter(record.id, album.revision)
 
     def touch_asset(self, record: AssetRecord) -> None:
         """Something that is shown of an asset has changed; of a motion part, beside its still."""
         for album in record.albums:
-            self.touch(album)
+            self.touch(album, record)
         for still in self._stills.get(record.id, ()):
             for album in still.albums:
-                self.touch(album)
+                self.touch(album, still)
+
+    def log(self, record: AssetRecord) -> None:
+        """More has become known of an asset, which is no reason to look at its albums again.
+
+        Who looks for another reason is told.
+        """
+        for album in record.albums:
+            if album.log is not None:
+                album.log.enter(record.id, next(self._revisions))
 
     def stills(self, part: bytes) -> tuple[AssetRecord, ...]:
         """The live photos that a video is the motion part of."""
@@ -158,6 +169,9 @@ class Tables:
                 self._stills[record.live] = (*stills, record)
         if listed and record.flags & VIDEO and record.visibility == "hidden":
             self.parting[record] = HIDDEN_LOOKS + 1
+        if record.listed != listed:
+            for album in record.albums:
+                album.listed += record.listed - listed
         if changed:
             self.touch_asset(record)
 
@@ -192,6 +206,7 @@ class Tables:
         self.touch_asset(record)
         for album in record.albums:
             album.members.discard(record)
+            album.listed -= record.listed
         record.albums = ()
         self._forget_still(record.live, record)
         self.notes.pop(record.id, None)
@@ -284,8 +299,9 @@ class Tables:
         """Put an asset into an album."""
         if record not in album.members:
             album.members.add(record)
+            album.listed += record.listed
             self._set_albums(record, (*record.albums, album))
-            self.touch(album)
+            self.touch(album, record)
 
     def _unlink(self, data: Mapping[str, Any]) -> None:
         album_id, asset_id = common_id(data["albumId"]), raw_id(data["assetId"])
@@ -298,8 +314,9 @@ class Tables:
 
     def _part(self, album: AlbumRecord, record: AssetRecord) -> None:
         album.members.discard(record)
+        album.listed -= record.listed
         self._set_albums(record, tuple(one for one in record.albums if one is not album))
-        self.touch(album)
+        self.touch(album, record)
         if record.owner != self.user:
             self._maybe_gone.add(record)
 
