@@ -74,6 +74,8 @@ def test_every_request_is_the_one_that_twisted_would_make(uris: list[tuple[str, 
         ("https://photos.example.com:443/api", b"photos.example.com"),
         ("https://photos.example.com:80/api", b"photos.example.com:80"),
         ("http://bücher.example/api", b"xn--bcher-kva.example"),
+        ("http://[::1]:2283/api", b"[::1]:2283"),
+        ("https://[fd00::1]/api", b"[fd00::1]"),
     ],
 )
 def test_the_host_is_named_as_twisted_would_name_it(base: str, host: bytes) -> None:

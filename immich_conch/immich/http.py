@@ -251,6 +251,13 @@ class _Collector(Protocol):
         kill(self.transport)
 
 
+def _as_sent(url: URL) -> URL:
+    """A URL in ASCII; hyperlink takes the host for a name also where it is an IPv6 address."""
+    if ":" not in url.host:
+        return url.to_uri()
+    return url.replace(host="address").to_uri().replace(host=url.host)
+
+
 @frozen
 class Answer:
     """A whole answer; `tries` is how many it took."""
@@ -291,7 +298,7 @@ class Http:
     _log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        url = URL.from_text(self.base).to_uri()
+        url = _as_sent(URL.from_text(self.base))
         self._uri = url.to_text()
         # Twisted would work the host out for each request.
         self._always.setRawHeaders(b"host", [url.authority().encode("ascii")])
