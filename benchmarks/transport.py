@@ -25,6 +25,7 @@ from twisted.internet.task import Clock
 from benchmarks.process import busy, load, machine
 from benchmarks.tables import Ratio, Report, Row, Series
 from immich_conch.ssh.ciphers import GCM, Suite
+from immich_conch.ssh.outlet import Outlet
 from immich_conch.ssh.session import Connection
 from immich_conch.ssh.transport import Transport
 
@@ -129,6 +130,7 @@ def ours(suite: Suite) -> Peer:
     wire, sink, clock = Wire(), Sink(), Clock()
     transport: Any = Transport()
     transport.transport = wire
+    transport._outlet = Outlet(wire)
     transport.factory = SimpleNamespace(clock=clock, rekey_bytes=2**60, keepalive=0, idle_timeout=0)
     transport._sealer = suite.keyed(IV, KEY, INTEGRITY)
     transport._reader.use(suite.keyed(IV, KEY, INTEGRITY))
