@@ -399,6 +399,7 @@ def test_a_connection_that_was_there_before_the_ban_gets_no_further() -> None:
     for _ in range(5):
         visit(made).failed(b"root", Fault.UNKNOWN_USER)
     assert early.barred and not early.may_try(b"ann@example.com")
+    assert not early.may_try(b"ann@example.com", key=True)
 
 
 # -- where addresses tell nothing
@@ -412,6 +413,7 @@ def test_behind_a_gateway_the_score_is_the_users_and_the_log_says_so_once(
         visit(made, "172.18.0.1").failed(b"Ann@example.com", Fault.BAD_PASSWORD)
     here = visit(made, "172.18.0.1")
     assert not here.may_try(b" ann@EXAMPLE.com") and here.may_try(b"bob@example.com")
+    assert here.may_try(b"ann@example.com", key=True), "a key cannot be guessed"
     assert not here.barred
     assert sum("do not show the clients' addresses" in line for line in lines) == 1
     assert "banned user 'ann@example.com' for 600 s (ban 1)" in lines

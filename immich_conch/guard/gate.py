@@ -120,10 +120,11 @@ class _Visit(Visit):
         """Whether the address was banned in the meantime."""
         return self.guard._is_banned(self.origin)
 
-    def may_try(self, user: bytes) -> bool:
-        """Not for a banned address or, where that tells nothing, a banned user."""
+    def may_try(self, user: bytes, key: bool = False) -> bool:
+        """Not for a banned address or, where that tells nothing, a banned user's password."""
         if self.origin.place is Place.HIDDEN:
-            return not self.guard.users.banned(shown(user))
+            # Somebody who guesses at the password must not keep the owner of the key away.
+            return key or not self.guard.users.banned(shown(user))
         return not self.barred
 
     def failed(self, user: bytes, fault: Fault) -> None:

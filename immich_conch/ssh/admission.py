@@ -49,8 +49,11 @@ class Visit:
         """Whether nothing more is to be had by this connection."""
         return False
 
-    def may_try(self, user: bytes) -> bool:
-        """Whether a log-in is to be looked at; it is answered like a wrong one if not."""
+    def may_try(self, user: bytes, key: bool = False) -> bool:
+        """Whether a log-in is to be looked at; it is answered like a wrong one if not.
+
+        `key` is one by public key, which nobody guesses.
+        """
         return True
 
     def failed(self, user: bytes, fault: Fault) -> None:

@@ -182,7 +182,8 @@ class UserAuth(_UserAuthServer):
         self._fault, login = Fault.NO_GUESS, None
         blameless = abandoned = False
         try:
-            login = await self._check(request) if visit.may_try(request.user) else None
+            may = visit.may_try(request.user, key=request.method == b"publickey")
+            login = await self._check(request) if may else None
         except NotCounted:
             blameless = True
         except _Abandoned:

@@ -219,6 +219,21 @@ def test_where_passwords_are_off_only_keys_open(
     assert "Album" in keyring.sftp(keyring.strict, "-i", str(keyring.key("ed25519"))).stdout
 
 
+def test_who_guesses_passwords_behind_a_gateway_keeps_no_key_away(
+    keyring: Keyring, openssh: OpenSSH, modern: World
+) -> None:
+    hidden = ("--addresses", "hidden", "--ban-threshold", "20", "--login-delay", "0")
+    users = ("--users-file", str(keyring.place / "users.toml"))
+    service = modern.service("gateway", *hidden, *users)
+    method = ("-o", "PreferredAuthentications=password")
+    for password in ("wrong", "worse", "worst", keyring.user.password):
+        done = openssh.sftp(service, keyring.user, "ls", *method, check=False, password=password)
+        assert done.returncode == 255 and "Permission denied" in done.stderr
+    service.wait_for(f"banned user '{keyring.user.email}'")
+    key = (*KEYS_ONLY, "-i", str(keyring.key("ed25519")))
+    assert "Album" in keyring.sftp(service, *key).stdout
+
+
 # -- others
 
 
