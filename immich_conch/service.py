@@ -22,6 +22,7 @@ from immich_conch import spool_tool
 from immich_conch.accounts import Accounts
 from immich_conch.errors import ConchError
 from immich_conch.immich.client import ImmichServer
+from immich_conch.process import give_back
 
 #: Seconds between looks for what was under a temporary name, or cut off, for too long.
 SWEEP_SECONDS = 600.0
@@ -31,6 +32,8 @@ CONTROL_SECONDS = 2.0
 #: search by itself once in many thousand objects, and few of them may hold many bytes: what is
 #: left of an upload has pieces of 256 KiB.  A search costs some milliseconds.
 TIDY_SECONDS = 10.0
+#: Seconds between times when what is free in the heap goes back to the system.
+GIVE_BACK_SECONDS = 60.0
 #: Seconds that a stop waits for clients to take what was still to be sent to them.
 GOODBYE_SECONDS = 2.0
 
@@ -76,6 +79,7 @@ class SFTPService(Service):
             (LoopingCall(accounts.sweep), SWEEP_SECONDS),
             (LoopingCall(self._control), CONTROL_SECONDS),
             (LoopingCall(gc.collect, 1), TIDY_SECONDS),
+            (LoopingCall(accounts.in_thread, give_back), GIVE_BACK_SECONDS),
         ]
         if accounts.settings.session_check:
             check = LoopingCall(accounts.check_sessions)

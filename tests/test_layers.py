@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "account": {"errors", *DOORS, "library", "transfer"},
     "accounts": {"account", "errors", "settings", "counters", *DOORS, "library", "transfer"},
     "logins": {"accounts", "errors", "guard", *DOORS, "library", "transfer"},
-    "service": {"errors", *DOORS, "immich", "accounts", "spool_tool"},
+    "service": {"errors", *DOORS, "immich", "accounts", "process", "spool_tool"},
     "authorized": {"ssh"},
     "users_file": {"errors", "authorized", "ssh"},
     "key_checker": {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import platform
 import resource
 import select
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from immich_conch.process import DESCRIPTORS, YOUNG_OBJECTS, prepare
-from immich_conch.service import TIDY_SECONDS, SFTPService
+from immich_conch.process import DESCRIPTORS, YOUNG_OBJECTS, give_back, prepare
+from immich_conch.service import GIVE_BACK_SECONDS, TIDY_SECONDS, SFTPService
 
 ROOT = Path(__file__).parent.parent
 NOBODY = 65_534
@@ -108,19 +109,25 @@ def test_there_are_no_core_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prctl(GET_DUMPABLE, 0) == 0
 
 
-def test_what_only_refers_to_itself_does_not_wait_for_thousands_of_others(tmp_path: Path) -> None:
-    class Knot:
-        me: Any = None
-
-    clock = Clock()
+def idle(tmp_path: Path, clock: Clock, in_thread: Callable[[Any], Any]) -> SFTPService:
+    """A service with nothing to do but its regular tasks."""
     clock.callWhenRunning = lambda call: None  # type: ignore[attr-defined]
     accounts = SimpleNamespace(
         settings=SimpleNamespace(session_check=0.0),
         recover=lambda: None,
         sweep=lambda: None,
+        in_thread=in_thread,
         spool=SimpleNamespace(directory=str(tmp_path)),
     )
-    service = SFTPService(None, accounts, clock)  # type: ignore[arg-type]
+    return SFTPService(None, accounts, clock)  # type: ignore[arg-type]
+
+
+def test_what_only_refers_to_itself_does_not_wait_for_thousands_of_others(tmp_path: Path) -> None:
+    class Knot:
+        me: Any = None
+
+    clock = Clock()
+    service = idle(tmp_path, clock, lambda work: None)
     gc.disable()
     try:
         service.startService()
@@ -133,5 +140,53 @@ def test_what_only_refers_to_itself_does_not_wait_for_thousands_of_others(tmp_pa
         assert kept() is None
     finally:
         gc.enable()
+        for call, _ in service._calls:
+            call.stop()
+
+
+HEAP = """
+from immich_conch.process import give_back
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+# Uploads that wait: each came in buffers, of which nothing is left, and is itself a small thing.
+buffers, stay = [], []
+for _ in range(400):
+    buffers.append(bytes(100_000))
+    stay.append(bytes(1_000))
+buffers.clear()
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other heaps, other habits")
+def test_what_is_free_between_small_things_goes_back_to_the_system() -> None:
+    # Of a fixed threshold, or the buffers would not be in the heap at all.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    done = subprocess.run(
+        [sys.executable, "-c", HEAP],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=True,
+    )
+    assert int(done.stdout) > 20_000_000, done.stdout
+
+
+def test_the_service_gives_memory_back_in_a_thread(tmp_path: Path) -> None:
+    jobs: list[Any] = []
+    clock = Clock()
+    service = idle(tmp_path, clock, jobs.append)
+    service.startService()
+    try:
+        jobs.clear()
+        clock.pump([GIVE_BACK_SECONDS / 2] * 4)
+        assert jobs == [give_back, give_back]
+    finally:
         for call, _ in service._calls:
             call.stop()
