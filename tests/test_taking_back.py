@@ -8,11 +8,23 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from rig import TAKEN, VERSIONS, WRITE, Rig, Session, contents, jpeg, raises, rig, until
+from rig import (
+    TAKEN,
+    VERSIONS,
+    WRITE,
+    Rig,
+    Session,
+    contents,
+    jpeg,
+    quiet,
+    raises,
+    rig,
+    until,
+)
 from twisted.internet.defer import Deferred, gatherResults
 
 from immich_conch.demo.entities import Album, Asset
-from immich_conch.errors import Refused, Unreachable
+from immich_conch.errors import NotFound, Refused, Unreachable
 
 LOOK, HOLDING = ("GET", "/assets/{id}"), ("GET", "/albums")
 ADD, COPY, TRASH = ("PUT", "/albums/{id}/assets"), ("PUT", "/assets/copy"), ("DELETE", "/assets")
@@ -259,3 +271,31 @@ async def test_a_write_goes_on_beside_a_remove_of_what_was_whole(tmp_path: Path)
         await handle.close()
         await removing
         assert contents(r, album) == {"b.jpg": jpeg("b")}
+
+
+@pytest.mark.parametrize("name", ["a.jpg.part", "a.jpg"])
+@pytest_twisted.ensureDeferred
+async def test_a_remove_that_a_rename_overtakes_finds_nothing(tmp_path: Path, name: str) -> None:
+    """Both wait for what is being done with the upload; the RENAME is the first to have its turn.
+
+    Its file is answered OK under the other name, which nobody has asked to remove.
+    """
+    async with rig(tmp_path) as r:
+        old = r.asset("b.jpg")
+        album = r.album("Rome", old)
+        session, other = await r.session(), await r.session()
+        await session.put(f"/Rome/{name}", jpeg("new bytes"))
+        uploads = r.accounts.uploads(session.lease)
+        upload = uploads.find(album.id, name)
+        assert upload is not None
+        async with uploads._alone(upload):
+            moving = Deferred.fromCoroutine(session.posix_mv(f"/Rome/{name}", "/Rome/b.jpg"))
+            await quiet()
+            removing = Deferred.fromCoroutine(other.rm(f"/Rome/{name}"))
+            await quiet()
+        await moving
+        await raises(NotFound, removing)
+        assert await other.get("/Rome/b.jpg") == jpeg("new bytes")
+        await r.settled()
+        assert contents(r, album) == {"b.jpg": jpeg("new bytes")}
+        assert r.in_spool() == []

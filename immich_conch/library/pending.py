@@ -89,5 +89,6 @@ class IPending(Interface):
         """The client takes a file back; what is closed goes only after what lies under it.
 
         `beneath` removes that: the assets `file.replaces` and `file.asset_id` as they are then.
-        Raises what that raises, and Refused where the file cannot go; then it is there as before.
+        Raises what that raises, NotFound where it has been renamed meanwhile, and Refused where it
+        cannot go; then it is there as before.
         """

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from attrs import define
 
+from immich_conch.errors import NotFound
 from immich_conch.immich.interfaces import IImmich
 from immich_conch.immich.model import Album
 from immich_conch.library.naming import File
@@ -28,11 +29,15 @@ class Withdrawals(Copies):
         """REMOVE of a file in flight; `beneath` removes what it was to overwrite, or raises.
 
         While it is still being written only the new bytes go: a client whose upload failed takes
-        back its half, and the photo below must not go with that.
+        back its half, and the photo below must not go with that.  Raises NotFound if a RENAME was
+        quicker: nobody asked to remove what the upload is called now.
         """
+        place = self._places.key(upload.album_id, upload.name)
         async with self._alone(upload):
             if upload.state is State.DROPPED:
                 return
+            if place != self._places.key(upload.album_id, upload.name):
+                raise NotFound
             if upload.state is State.OPEN:
                 # Its handle is still there: it writes on into nothing.
                 self._log.info("{name!r} was removed while it was written", name=upload.name)
@@ -40,7 +45,6 @@ class Withdrawals(Copies):
                 self._places.leave(upload)
                 return
             # An older upload of this name may be on its way into Immich: it lies beneath then.
-            place = self._places.key(upload.album_id, upload.name)
             async with self.locks.hold(("name", *place)):
                 await beneath()
             if upload.state is State.REFUSED:
