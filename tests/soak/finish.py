@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ AT_REST = RETRY + 60.0
 MOVING = ("sealed", "committing", "removal")
 #: What was cut off; no client is left that resumes or renames it.
 CUT_OFF = ("open", "edited", "partial", "parked")
+#: An administrator's commands under way at once.
+COMMANDS = 32
 #: Files read again by SFTP, from each album.
 READ_AGAIN = 5
 
@@ -105,10 +108,12 @@ class Finish:
 
     def _empty_the_spool(self) -> None:
         """What was refused gets in now; what was cut off is an administrator's to drop."""
-        for entry in self._entries(*CUT_OFF):
-            self._command("drop", entry)
+        commands = [("drop", entry) for entry in self._entries(*CUT_OFF)]
         for entry in self._entries("refused"):
-            self._command("drop" if entry["shelved"] else "retry", entry)
+            commands.append(("drop" if entry["shelved"] else "retry", entry))
+        # Each waits for the service's next look, two seconds, and there may be hundreds.
+        with ThreadPoolExecutor(COMMANDS) as pool:
+            list(pool.map(lambda one: self._command(*one), commands))
         eventually(
             lambda: not self.service.spooled(),
             lambda: f"not empty: {self._entries()}",
