@@ -239,3 +239,25 @@ async def test_a_file_that_is_overwritten_first_takes_nobodys_name(tmp_path: Pat
         await closing
         await raises(NotFound, moving)
         assert contents(r, album) == {"a.jpg": jpeg("a.jpg"), "b.jpg": jpeg("new")}
+
+
+@pytest.mark.parametrize("name", ["a.jpg.part", "a.jpg"])
+@pytest_twisted.ensureDeferred
+async def test_of_two_renames_of_one_upload_the_first_one_counts(tmp_path: Path, name: str) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome")
+        session, other = await r.session(), await r.session()
+        await session.put(f"/Rome/{name}", jpeg("a"))
+        uploads = r.accounts.uploads(session.lease)
+        upload = uploads.find(album.id, name)
+        assert upload is not None
+        async with uploads._alone(upload):
+            first = Deferred.fromCoroutine(session.mv(f"/Rome/{name}", "/Rome/b.jpg"))
+            await quiet()
+            second = Deferred.fromCoroutine(other.mv(f"/Rome/{name}", "/Rome/c.jpg"))
+            await quiet()
+        await first
+        await raises(NotFound, second)
+        assert list(await other.ls("/Rome")) == ["b.jpg"]
+        await r.settled()
+        assert contents(r, album) == {"b.jpg": jpeg("a")}
