@@ -23,7 +23,7 @@ from twisted.internet.task import Clock
 
 from immich_conch.errors import NotFound, Unreachable
 from immich_conch.immich.model import Asset
-from immich_conch.library import change_log
+from immich_conch.library import change_log, contents
 from immich_conch.library.catalog import Catalog
 from immich_conch.library.contents import RETRY
 from immich_conch.library.mirror import Mirror
@@ -648,6 +648,27 @@ def test_what_was_not_to_be_had_is_asked_for_again() -> None:
     assert folder.assets[offline].size == 7
     assert "c.mp4" in folder.files
     assert not folder.unsettled
+
+
+def test_where_much_is_to_be_asked_for_again_the_folder_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p = begun(modern=True)
+    for offline, name in ((ASSETS[4], NAMES[4]), (ASSETS[5], "z.jpg")):
+        p.immich.assets[offline] = Row(offline, name, None)
+        p.immich.link(ALBUMS[0], offline, 0)
+        for kind in ("asset", "exif"):
+            p.immich.tell(kind, offline)
+    p.look()
+    folder = p.catalogs[0]._folders[ALBUMS[0]]
+    assert len(folder.unsettled) == 2
+    tries = ((1, 1, True), (2, RETRY, True), (1, RETRY, False))
+    for text, (most, pause, stays) in enumerate(tries, 1):
+        monkeypatch.setattr(contents, "MAX_AGAIN", most)
+        p.clock.advance(pause)
+        change(p, 0, 2, text)
+        p.look()
+        assert (p.catalogs[0]._folders[ALBUMS[0]] is folder) == stays
 
 
 def test_a_thousand_changes_are_more_than_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

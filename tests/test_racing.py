@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from rig import TAKEN, WRITE, contents, jpeg, rig, until
+from rig import TAKEN, WRITE, Session, contents, jpeg, quiet, raises, rig, until
 from twisted.internet.defer import Deferred
 
+from immich_conch.errors import NotFound
+from immich_conch.library.nodes import FileNode, asset_key
+from immich_conch.library.paths import parse
 from immich_conch.transfer.upload import State
 
 
@@ -160,3 +163,101 @@ async def test_an_older_upload_that_settles_while_a_newer_one_is_committed_stays
         await until(lambda: not any(r.busy()))
         assert contents(r, album) == {"a.jpg": jpeg("new")}
         assert r.in_spool() == []
+
+
+async def _key(session: Session, album_id: str, name: str) -> object:
+    """The lock of what is shown under a name."""
+    return asset_key((await session.lease.catalog.folder(album_id)).by_key[name].asset)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("target", ["a.jpg", "c.jpg"])
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_a_remove_gets_first_takes_nobodys_name(
+    tmp_path: Path, target: str, elsewhere: bool
+) -> None:
+    """What is in the trash, or in another album only, can be given a name in this one as well."""
+    async with rig(tmp_path) as r:
+        gone, stays = r.asset("b.jpg"), r.asset("a.jpg")
+        album = r.album("Rome", gone, stays)
+        r.album("Other", *([gone] if elsewhere else []))
+        session, other = await r.session(), await r.session()
+        held = await _key(session, album.id, "b.jpg")
+        locks = r.accounts.uploads(session.lease).locks
+        async with locks.hold(held):
+            removing = Deferred.fromCoroutine(other.rm("/Rome/b.jpg"))
+            await quiet()
+            moving = Deferred.fromCoroutine(session.posix_mv("/Rome/b.jpg", f"/Rome/{target}"))
+            await quiet()
+        await removing
+        await raises(NotFound, moving)
+        assert contents(r, album) == {"a.jpg": jpeg("a.jpg")}
+        assert (stays.deleted, gone.deleted is None) == (None, elsewhere)
+        assert list(await session.ls("/Rome")) == ["a.jpg"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_a_remove_gets_first_gets_no_second_name(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome", r.asset("b.jpg"))
+        session, other = await r.session(), await r.session()
+        held = await _key(session, album.id, "b.jpg")
+        locks = r.accounts.uploads(session.lease).locks
+        async with locks.hold(held):
+            removing = Deferred.fromCoroutine(other.rm("/Rome/b.jpg"))
+            await quiet()
+            source, target = (parse(one) for one in (b"/Rome/b.jpg", b"/Rome/c.jpg"))
+            linking = Deferred.fromCoroutine(session.sftp.tree.link(source, target))
+            await quiet()
+        await removing
+        await raises(NotFound, linking)
+        assert await session.ls("/Rome") == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_overwritten_first_takes_nobodys_name(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        old, stays = r.asset("b.jpg"), r.asset("a.jpg")
+        album = r.album("Rome", old, stays)
+        session, other = await r.session(), await r.session()
+        handle = await other.open("/Rome/b.jpg", WRITE, mtime=TAKEN)
+        handle.writeChunk(0, jpeg("new"))
+        node = await session.sftp.tree.find(parse(b"/Rome/a.jpg"))
+        assert node is not None
+        locks = r.accounts.uploads(session.lease).locks
+        folder = await session.lease.catalog.folder(album.id)
+        source = FileNode(node.album, folder.by_key["b.jpg"])
+        held = asset_key(source.file.asset)
+        async with locks.hold(held):
+            closing = handle.close()
+            await until(lambda: r.demo.requests["PUT /assets/copy"])
+            await quiet()
+            moving = Deferred.fromCoroutine(
+                session.sftp.tree._move(source, node.album, "a.jpg", node)
+            )
+            await quiet()
+        await closing
+        await raises(NotFound, moving)
+        assert contents(r, album) == {"a.jpg": jpeg("a.jpg"), "b.jpg": jpeg("new")}
+
+
+@pytest.mark.parametrize("name", ["a.jpg.part", "a.jpg"])
+@pytest_twisted.ensureDeferred
+async def test_of_two_renames_of_one_upload_the_first_one_counts(tmp_path: Path, name: str) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome")
+        session, other = await r.session(), await r.session()
+        await session.put(f"/Rome/{name}", jpeg("a"))
+        uploads = r.accounts.uploads(session.lease)
+        upload = uploads.find(album.id, name)
+        assert upload is not None
+        async with uploads._alone(upload):
+            first = Deferred.fromCoroutine(session.mv(f"/Rome/{name}", "/Rome/b.jpg"))
+            await quiet()
+            second = Deferred.fromCoroutine(other.mv(f"/Rome/{name}", "/Rome/c.jpg"))
+            await quiet()
+        await first
+        await raises(NotFound, second)
+        assert list(await other.ls("/Rome")) == ["b.jpg"]
+        await r.settled()
+        assert contents(r, album) == {"b.jpg": jpeg("a")}

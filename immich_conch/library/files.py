@@ -18,6 +18,7 @@ from immich_conch.library.nodes import AlbumNode, FileNode, Node, PendingNode, a
 from immich_conch.library.pairs import Along
 from immich_conch.library.paths import Path
 from immich_conch.library.pending import IPendingFile
+from immich_conch.library.relations import is_view
 from immich_conch.library.relocation import Relocation
 from immich_conch.library.removal import may_delete
 
@@ -189,6 +190,8 @@ class Files(Relocation):
         keys = [asset_key(file.asset) for file in (node.file, replaced) if file is not None]
         try:
             async with self.locks.hold(*keys):
+                if album.id == node.album.id:
+                    await self._must_be_there(node)
                 if album.id != node.album.id:
                     await self.notes.move(
                         self.immich, self.tell, node.file, node.album.id, album.id, name, replace
@@ -212,6 +215,21 @@ class Files(Relocation):
                 await self._freed(album, replaced, fate[0])
         self.pending.drop_partial(album.id, name)
         await self.notes.pin_siblings(self.immich, self.catalog, node.album.id, node.file.name)
+
+    async def _must_be_there(self, node: FileNode) -> None:
+        """Raise NotFound for a file that lost its place while its lock was waited for.
+
+        What is in the trash can be given a name as well, and would take that from somebody who is
+        there.  The caller holds the asset's lock.
+        """
+        asset, link = node.file.asset, node.file.link
+        if is_view(node.album.id) or not self.notes.writable(self.immich, asset):
+            return  # nothing will be noted of it
+        trashed = (await self.immich.asset(asset.id)).trashed
+        # Behind that: whoever had the lock has told the catalog meanwhile.
+        files = (await self.catalog.folder(node.album.id)).by_asset.get(asset.id, ())
+        if trashed or all(file.link.key != link.key for file in files):
+            raise NotFound
 
     def _name_again(self, album: Album, asset: Asset) -> None:
         """A file may have a name now that was not free; a motion part is there by its still."""

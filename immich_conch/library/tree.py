@@ -88,6 +88,7 @@ class Tree(Files):
         await self.pending.finish_removals(album.id, name)
         async with self.locks.hold(asset_key(node.file.asset)):
             if album.id == node.album.id:
+                await self._must_be_there(node)
                 await add_name(self.notes, self.immich, album.id, node.file, name)
             else:
                 await add_place(self.notes, self.immich, self.tell, node.file, album.id, name)

@@ -294,8 +294,10 @@ class Uploads(Withdrawals):
         """RENAME of a file in flight; under a final name it settles, and hears what fails.
 
         The caller has looked after whatever the new name showed; `replaces` is the asset that
-        has it.  False: the file has come into Immich meanwhile and is no upload any more.
+        has it.  False: the file has come into Immich meanwhile and is no upload any more.  Raises
+        NotFound if another RENAME was quicker.
         """
+        place = self._places.key(upload.album_id, upload.name)
         lease = upload.lease or self.live()
         if lease is None:
             raise SessionRevoked
@@ -304,6 +306,8 @@ class Uploads(Withdrawals):
             if upload.state is State.COMMITTED:
                 return False
             _must_be_here(upload)
+            if place != self._places.key(upload.album_id, upload.name):
+                raise NotFound
             old = upload.album_id, upload.name, upload.asset_id, upload.folder, upload.replaces
             upload.folder = album.name
             upload.replaces = replaces or self.removals.find(album.id, name)
