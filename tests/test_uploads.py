@@ -345,6 +345,22 @@ async def test_what_immich_refuses_for_good_stays_in_the_spool(tmp_path: Path) -
 
 
 @pytest_twisted.ensureDeferred
+async def test_bytes_whose_album_vanishes_on_the_way_are_sent_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        album = r.album("Rome")
+        session, web = await r.session(), await r.session()
+        handle = await session.open("/Rome/a.jpg", mtime=TAKEN)
+        handle.writeChunk(0, jpeg("a"))
+        r.demo.faults.add("hang", method="PUT", route="/albums/{id}/assets", seconds=0.5)
+        closing = handle.close()
+        await until(lambda: r.demo.requests["PUT /albums/{id}/assets"] == 1)
+        await web.lease.immich.delete_album(album.id)
+        await closing
+        assert r.demo.requests["POST /assets"] == 1
+        assert not r.in_spool()
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_immich_refused_keeps_nothing_of_the_session_that_wrote_it(
     tmp_path: Path,
 ) -> None:

@@ -154,6 +154,8 @@ class Landing:
                     "the album of {name!r} is gone; the file is in Immich without an album",
                     name=upload.name,
                 )
+                # By now Immich may have them; it was looked up before, if at all.
+                content = attrs.evolve(content, unknown=False)
                 commit = Commit(immich, content, None, made, alone, self.notes.pairs)
                 return await commit.run(), False, None
             raise
