@@ -215,10 +215,20 @@ class Asyncssh(Actor):
         sure = False
         try:
             await there.put(str(local), f"{self.album}/{name}", preserve=self.dice.random() < 0.5)
-            sure = True
+            sure = await self._still_there(there, name)
         finally:
             self.tell({name: data}, sure)
             local.unlink()
+
+    async def _still_there(self, there: asyncssh.SFTPClient, name: str) -> bool:
+        """Whether the connection outlived a CLOSE; asyncssh takes it for answered if it did not."""
+        try:
+            await there.stat(f"{self.album}/{name}")
+        except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost):
+            return False
+        except asyncssh.SFTPError:
+            return True  # an answer, whatever it says: the listing will tell
+        return True
 
     async def _get(self, there: asyncssh.SFTPClient, name: str) -> None:
         async with there.open(f"{LIBRARY}/{name}", "rb") as file:
