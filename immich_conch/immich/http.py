@@ -131,6 +131,10 @@ class _NoCookies(CookieJar):
 class _Sent(Headers):
     """A request's headers: what Twisted's own copies of them check has been checked before."""
 
+    def __repr__(self) -> str:
+        """Without what is in them, which is a user's token."""
+        return f"<headers of a request: {len(self._rawHeaders)}>"
+
     def copy(self) -> _Sent:
         """Another one with the same values."""
         headers = _Sent()

@@ -14,6 +14,8 @@ from harness import Service, User, World, eventually, photo, posix, run, sha1
 from openssh import OpenSSH
 from rawsftp import F_CREAT, F_WRITE, NO_SUCH_FILE, RENAME, SETSTAT, STAT, Raw, attrs, string
 
+from immich_conch.ssh.session import WINDOW_BYTES
+
 MIB = 2**20
 THEN = 1_400_000_000
 SEED = 7
@@ -63,8 +65,11 @@ def test_200_mib_that_are_cut_ten_times_arrive_whole(
                 assert user.everything() == {}, "nothing of a file that is not whole"
     assert done.returncode == 0, done.stderr
     assert sizes == sorted(sizes)
-    # What was received before a cut is not sent again, but for what was in flight.
-    assert sizes[-1] > sum(budgets) * 0.7
+    # What was received before a cut is not sent again, but for what was in flight: on a busy
+    # machine that is all the window allows, beside the packets' own bytes.
+    least = [max(0, budget - budget // 100 - WINDOW_BYTES - MIB) for budget in budgets]
+    assert sum(least) > 30 * MIB
+    assert sizes[-1] >= sum(least)
     user.uploaded("Album", "big.mp4", source)
     assert len(user.everything()) == 1
     eventually(lambda: not service.spooled() or None, lambda: f"{service.spooled()}")
