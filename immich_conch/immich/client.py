@@ -215,25 +215,21 @@ class ImmichServer:
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Where a server is reached, worked out once: Twisted's own agent does so for every request."""
+    """Where a server is reached."""
 
     def __init__(self, reactor: Any, policy: BrowserLikePolicyForHTTPS) -> None:
         self._reactor = reactor
         self._policy = policy
-        self._known: dict[tuple[bytes, bytes, int], IStreamClientEndpoint] = {}
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """The endpoint of a URI's host; there is one host, as nobody follows redirects."""
-        key = (uri.scheme, uri.host, uri.port)
-        endpoint = self._known.get(key)
-        if endpoint is None:
-            endpoint = HostnameEndpoint(
-                self._reactor, uri.host.decode("ascii").strip("[]"), uri.port, CONNECT_TIMEOUT
-            )
-            if uri.scheme == b"https":
-                connector = self._policy.creatorForNetloc(uri.host, uri.port)
-                endpoint = wrapClientTLS(connector, endpoint)
-            self._known[key] = endpoint
+        """The endpoint of a URI's host; `_Agent` asks once."""
+        host = uri.host.decode("ascii").strip("[]")
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+            self._reactor, host, uri.port, CONNECT_TIMEOUT
+        )
+        if uri.scheme == b"https":
+            connector = self._policy.creatorForNetloc(uri.host, uri.port)
+            endpoint = wrapClientTLS(connector, endpoint)
         return endpoint
 
 
